@@ -1,0 +1,40 @@
+package proxyless
+
+import "sync/atomic"
+
+// Keys of log records. One word per thing, the same as in errors and QoS.
+const (
+	keyListener     = "listener"
+	keyEndpoint     = "endpoint"
+	keyControlPlane = "control_plane"
+	keyError        = "error"
+)
+
+// counters are the process-wide numbers of one Mesh. Everybody may add; Stats
+// reads.
+type counters struct {
+	connects   atomic.Uint64 // ADS streams opened
+	responses  atomic.Uint64 // DiscoveryResponses received
+	unchanged  atomic.Uint64 // resources skipped because their bytes did not change
+	updated    atomic.Uint64 // resources decoded and accepted
+	rejected   atomic.Uint64 // resources refused (NACK)
+	published  atomic.Uint64 // plans published
+	dials      atomic.Uint64 // connections begun to endpoints
+	repicks    atomic.Uint64 // attempts that found their endpoint gone before anything was sent
+	calls      atomic.Uint64 // calls that could not use the first pick: they waited or failed
+	lastAnswer atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
+}
+
+// Stats are counters since Join. They only grow, but for AgeSeconds.
+type Stats struct {
+	ControlPlaneConnects uint64  // ADS streams opened
+	Responses            uint64  // DiscoveryResponses received
+	ResourcesUnchanged   uint64  // resources skipped because their bytes did not change
+	ResourcesUpdated     uint64  // resources decoded and accepted
+	ResourcesRejected    uint64  // resources refused (NACK)
+	PlansPublished       uint64  // plans handed to invokers
+	Dials                uint64  // connections begun to endpoints
+	Repicks              uint64  // attempts that lost their endpoint before anything was sent, and chose another
+	Waits                uint64  // calls that found no ready endpoint at once
+	AgeSeconds           float64 // time since the control plane last sent something; -1 is never
+}
