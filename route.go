@@ -1,0 +1,44 @@
+package proxyless
+
+import "time"
+
+// routeConfig is what is kept of an envoy.config.route.v3.RouteConfiguration.
+type routeConfig struct {
+	name         string
+	virtualHosts []virtualHost
+}
+
+type virtualHost struct {
+	name    string
+	domains []string // lower case; exact, "*suffix", "prefix*" or "*"
+	routes  []route  // the first match wins
+}
+
+// route is one match and what to do with a call that it matches.
+type route struct {
+	name     string
+	match    routeMatch
+	clusters []weightedCluster // one entry where the action names one cluster; weight 0 entries are left out
+	total    uint32            // sum of the weights; 1 for one cluster
+	failure  string            // why this action cannot carry a call (redirect, direct response...); empty when it can
+
+	hasMaxDuration bool          // false: the listener's max_stream_duration applies
+	maxDuration    time.Duration // route.max_stream_duration; 0 is no limit
+}
+
+type weightedCluster struct {
+	name   string
+	weight uint32
+}
+
+// clusterNames appends the names of all clusters that the routes may choose.
+func (c *routeConfig) clusterNames(to []string) []string {
+	for i := range c.virtualHosts {
+		for j := range c.virtualHosts[i].routes {
+			for _, w := range c.virtualHosts[i].routes[j].clusters {
+				to = append(to, w.name)
+			}
+		}
+	}
+	return to
+}
