@@ -1,0 +1,457 @@
+package proxyless
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// ads is the goroutine shell around discovery: one stream to one replica of
+// the control plane at a time, reconnected for as long as the Mesh lives. One
+// goroutine, run, owns the state machine; each session has two more, which it
+// joins.
+type ads struct {
+	// Constant after construction.
+	config   *Config
+	log      *slog.Logger
+	counts   *counters
+	publish  func(outcome) // called by run, before anything is acknowledged
+	readFile func(string) ([]byte, error)
+	done     chan struct{} // closed when run returns
+
+	// Atomics.
+	trouble atomic.Pointer[Error] // why there is no working stream; nil when there is one
+
+	// Guarded by mu.
+	mu   sync.Mutex
+	todo []func(*discovery, time.Time)
+	wake chan struct{} // holds a token while todo is not empty
+
+	// Owned by run.
+	machine  *discovery
+	session  *session
+	attempts int    // since the last session that got an answer
+	said     string // the last trouble logged, so that it is not repeated
+}
+
+// Limits of the stream.
+const (
+	connectTimeout = 10 * time.Second // to one replica, TLS handshake included
+	// A dead peer is noticed after 40 s: istiod allows pings every 15 s.
+	keepaliveTime    = 30 * time.Second
+	keepaliveTimeout = 10 * time.Second
+	// One response may be large: a full view of 1 000 services takes 2 MB.
+	maxResponse = 512 << 20
+	// Replicas of a process reconnect spread over this time when istiod ends
+	// their streams, as it does every 30 minutes.
+	reconnectSpread = 200 * time.Millisecond
+)
+
+const adsMethod = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+
+func newADS(config *Config, log *slog.Logger, counts *counters, readFile func(string) ([]byte, error), publish func(outcome)) *ads {
+	a := &ads{
+		config: config, log: log, counts: counts, publish: publish, readFile: readFile,
+		done: make(chan struct{}), wake: make(chan struct{}, 1),
+		machine: newDiscovery(config.ResourceTimeout),
+	}
+	a.trouble.Store(&Error{Stage: StageControlPlane, Resource: config.ControlPlanes[0], Reason: "not connected yet", Err: ErrNotReady})
+	return a
+}
+
+// do runs f on the loop, where it may use the state machine.
+func (a *ads) do(f func(*discovery, time.Time)) {
+	a.mu.Lock()
+	a.todo = append(a.todo, f)
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the ADS loop. It returns when ctx ends.
+func (a *ads) run(ctx context.Context) {
+	defer close(a.done)
+	retry := time.NewTimer(0)
+	expiry := time.NewTimer(time.Hour)
+	for {
+		var events chan event
+		if a.session != nil {
+			events = a.session.events
+		}
+		select {
+		case <-ctx.Done():
+			a.hangUp()
+			return
+		case <-a.wake:
+			a.commands()
+		case <-retry.C:
+			a.session = a.dial(ctx)
+		case e := <-events:
+			if e.kind == eventEnd {
+				retry.Reset(a.ended(e))
+			} else {
+				a.handle(e)
+			}
+		case <-expiry.C:
+			a.machine.tick(time.Now())
+		}
+		if stalled := a.settle(); stalled && a.session != nil {
+			retry.Reset(a.ended(event{err: errStalled}))
+		}
+		if next := a.machine.next(); !next.IsZero() {
+			expiry.Reset(time.Until(next))
+		}
+	}
+}
+
+var errStalled = errors.New("no answer about listeners that are known to exist")
+
+func (a *ads) commands() {
+	a.mu.Lock()
+	todo := a.todo
+	a.todo = nil
+	a.mu.Unlock()
+	now := time.Now()
+	for _, f := range todo {
+		f(a.machine, now)
+	}
+}
+
+// settle publishes what changed and then answers the control plane. It says
+// whether the stream looks dead.
+func (a *ads) settle() (stalled bool) {
+	out := a.machine.take()
+	a.counts.updated.Add(uint64(out.counts.updated))
+	a.counts.unchanged.Add(uint64(out.counts.unchanged))
+	a.counts.rejected.Add(uint64(out.counts.rejected))
+	if len(out.changed)+len(out.removed)+len(out.affected) > 0 {
+		a.publish(out)
+	}
+	if a.session != nil {
+		for i := range out.requests {
+			a.session.request(&out.requests[i])
+		}
+	}
+	return out.stalled
+}
+
+// handle takes an event of the current session.
+func (a *ads) handle(e event) {
+	now := time.Now()
+	if e.kind == eventOpen {
+		a.counts.connects.Add(1)
+		a.machine.connect(now)
+		return
+	}
+	r, err := decodeADSResponse(e.message)
+	if err != nil {
+		a.log.Error("the control plane sent what is no DiscoveryResponse; it is ignored", keyControlPlane, a.session.address, keyError, err)
+		return
+	}
+	if a.trouble.Swap(nil) != nil {
+		a.log.Info("control plane answers", keyControlPlane, a.session.address)
+	}
+	a.said, a.session.answered = "", true
+	a.counts.responses.Add(1)
+	a.counts.lastAnswer.Store(now.UnixNano())
+	a.machine.receive(now, r)
+}
+
+// ended cleans up after a session and returns the pause before the next. A
+// session that got an answer ended in the normal course of things; after one
+// that did not, each replica is tried once before a longer pause.
+func (a *ads) ended(e event) time.Duration {
+	s := a.session
+	a.hangUp()
+	a.machine.disconnect()
+	if s.answered {
+		a.attempts = 0
+		a.log.Info("control plane ended the stream; reconnecting", keyControlPlane, s.address, keyError, e.err)
+		a.trouble.Store(&Error{Stage: StageControlPlane, Resource: s.address, Reason: "the stream ended", Err: e.err})
+		return rand.N(reconnectSpread)
+	}
+	a.attempts++
+	trouble := a.explain(s, e.err)
+	a.trouble.Store(trouble)
+	if text := trouble.Error(); text != a.said {
+		a.said = text
+		a.log.Warn("control plane cannot be used; trying again", keyError, text)
+	}
+	replicas := len(a.config.ControlPlanes)
+	if a.attempts%replicas != 0 {
+		return 0
+	}
+	return controlPlaneBackoff.delay(a.attempts / replicas)
+}
+
+func (a *ads) hangUp() {
+	if a.session != nil {
+		a.session.close()
+		a.session = nil
+	}
+}
+
+// explain says what a failed attempt means and what to change.
+func (a *ads) explain(s *session, err error) *Error {
+	e := &Error{Stage: StageControlPlane, Resource: s.address, Reason: status.Convert(err).Message(), Err: err}
+	if own := (*Error)(nil); errors.As(err, &own) {
+		return own
+	}
+	switch text := e.Reason; {
+	case status.Code(err) == codes.Unauthenticated:
+		own := explainUnauthenticated(a.config, s.token, s.tokenPath, time.Now())
+		own.Code = codes.Unavailable
+		return own
+	case status.Code(err) == codes.PermissionDenied:
+		e.Stage, e.Advice = StageIdentity, "the token's namespace and service account must be those of this node: check POD_NAMESPACE and SERVICE_ACCOUNT"
+	case strings.Contains(text, "unknown authority"):
+		e.Advice = fmt.Sprintf("%s must hold istiod's root certificate: mount the ConfigMap istio-ca-root-cert there", a.config.RootCertFile)
+	case strings.Contains(text, "certificate is valid for"):
+		e.Advice = "set Config.ServerName to one of those names, or dial istiod by it"
+	case strings.Contains(text, "first record does not look like a TLS handshake"):
+		e.Advice = "the port speaks plain text: use 15012, or set dubbo.registry.secure=plaintext"
+	default:
+		e.Advice = "check the registry address, and that istiod runs and can be reached from here"
+	}
+	return e
+}
+
+// session is one attempt at a stream, from dialling to its end.
+type session struct {
+	// Constant after construction.
+	address string
+	events  chan event
+	node    nodeMessage
+	cancel  context.CancelFunc
+
+	// Owned by the ADS loop.
+	greeted  bool // the first request, which carries the node, is out
+	answered bool // a response came
+
+	// Written by talk before its first event, read after its last.
+	token, tokenPath string
+
+	outbox  outbox
+	workers sync.WaitGroup
+}
+
+type eventKind uint8
+
+const (
+	eventEnd eventKind = iota
+	eventOpen
+	eventMessage
+)
+
+type event struct {
+	kind    eventKind
+	message []byte
+	err     error
+}
+
+// dial begins a session with the replica whose turn it is.
+func (a *ads) dial(ctx context.Context) *session {
+	ctx, cancel := context.WithCancel(ctx)
+	replicas := a.config.ControlPlanes
+	s := &session{address: replicas[a.attempts%len(replicas)], events: make(chan event), node: a.config.Node.message(), cancel: cancel}
+	s.outbox.ready = make(chan struct{}, 1)
+	s.workers.Add(1)
+	go func() { // ends with ctx; joined by session.close
+		defer s.workers.Done()
+		s.emit(ctx, event{kind: eventEnd, err: a.talk(ctx, s)})
+	}()
+	return s
+}
+
+func (s *session) close() {
+	s.cancel()
+	s.workers.Wait()
+}
+
+func (s *session) emit(ctx context.Context, e event) {
+	select {
+	case s.events <- e:
+	case <-ctx.Done():
+	}
+}
+
+// request queues a request; it never blocks.
+func (s *session) request(r *adsRequest) {
+	if !s.greeted {
+		s.greeted = true
+		r.node = &s.node
+	}
+	s.outbox.put(r.append(nil))
+}
+
+// talk connects, opens the stream and receives until it ends.
+func (a *ads) talk(ctx context.Context, s *session) error {
+	header := metadata.MD{}
+	plain := a.config.plainTextTo(s.address)
+	transport := insecure.NewCredentials()
+	if !plain {
+		config, err := a.tlsConfig(s.address)
+		if err != nil {
+			return err
+		}
+		transport = credentials.NewTLS(config)
+		if s.token, s.tokenPath, err = readToken(a.config, a.readFile); err == nil {
+			header.Set("authorization", "Bearer "+s.token)
+		}
+	}
+	if id := a.config.Node.ClusterID; id != "" {
+		header.Set("clusterid", id)
+	}
+	conn, err := grpc.NewClient(dialTarget(s.address), a.dialOptions(transport)...)
+	if err != nil {
+		return &Error{Stage: StageConfig, Resource: "ControlPlanes", Reason: fmt.Sprintf("%q cannot be dialled", s.address), Err: err}
+	}
+	defer conn.Close()
+	open, abandon := context.WithCancel(ctx)
+	defer abandon()
+	stop := time.AfterFunc(connectTimeout, abandon)
+	stream, err := conn.NewStream(metadata.NewOutgoingContext(open, header), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, adsMethod)
+	if err != nil {
+		if !stop.Stop() {
+			err = fmt.Errorf("no connection within %v", connectTimeout)
+		}
+		return err
+	}
+	stop.Stop()
+	return s.converse(ctx, stream)
+}
+
+// converse receives on this goroutine and sends on another.
+func (s *session) converse(ctx context.Context, stream grpc.ClientStream) error {
+	s.workers.Add(1)
+	go func() { // ends with ctx, which session.close ends; joined there
+		defer s.workers.Done()
+		s.outbox.drain(ctx, stream)
+	}()
+	s.emit(ctx, event{kind: eventOpen})
+	for {
+		var message []byte
+		if err := stream.RecvMsg(&message); err != nil {
+			return err
+		}
+		s.emit(ctx, event{kind: eventMessage, message: message})
+	}
+}
+
+func dialTarget(address string) string {
+	if isUnix(address) {
+		return address
+	}
+	return "dns:///" + address
+}
+
+func (a *ads) dialOptions(transport credentials.TransportCredentials) []grpc.DialOption {
+	return append([]grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithIdleTimeout(0),
+		grpc.WithUserAgent("proxyless"),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxResponse)),
+	}, a.config.ControlPlaneDialOptions...)
+}
+
+// tlsConfig verifies istiod with the root certificates as they are now.
+func (a *ads) tlsConfig(address string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: a.config.serverNameFor(address)}
+	if a.config.InsecureSkipVerify {
+		config.InsecureSkipVerify = true
+		return config, nil
+	}
+	file := a.config.RootCertFile
+	if file == SystemRoots {
+		return config, nil
+	}
+	pem, err := a.readFile(file)
+	if err != nil {
+		e := &Error{Stage: StageControlPlane, Resource: address, Reason: "its certificate cannot be verified: no root certificates", Err: err}
+		if errors.Is(err, fs.ErrNotExist) {
+			e.Advice = fmt.Sprintf("mount the ConfigMap istio-ca-root-cert at %s, or set RootCertFile to %s for the system's roots", file, SystemRoots)
+		}
+		return nil, e
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, &Error{Stage: StageControlPlane, Resource: address, Reason: file + " holds no PEM certificate", Advice: "it must be the ConfigMap istio-ca-root-cert's root-cert.pem"}
+	}
+	return config, nil
+}
+
+// outbox decouples the ADS loop from the stream's flow control: a control
+// plane that does not read must not keep the loop from receiving.
+type outbox struct {
+	mu    sync.Mutex
+	queue [][]byte
+	ready chan struct{} // holds a token while queue is not empty
+}
+
+func (o *outbox) put(message []byte) {
+	o.mu.Lock()
+	o.queue = append(o.queue, message)
+	o.mu.Unlock()
+	select {
+	case o.ready <- struct{}{}:
+	default:
+	}
+}
+
+// drain sends until ctx ends or the stream is broken, which its receiver sees.
+func (o *outbox) drain(ctx context.Context, stream grpc.ClientStream) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.ready:
+		}
+		o.mu.Lock()
+		queue := o.queue
+		o.queue = nil
+		o.mu.Unlock()
+		for i := range queue {
+			if stream.SendMsg(&queue[i]) != nil {
+				return
+			}
+		}
+	}
+}
+
+// rawCodec passes the stream's messages as bytes: requests are encoded and
+// responses decoded by hand.
+type rawCodec struct{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
+}
+
+func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	*v.(*[]byte) = data.Materialize()
+	return nil
+}
