@@ -1,0 +1,305 @@
+package proxyless
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+)
+
+// endpointSet is one cluster's endpoints made ready for picking: weighted
+// round robin over the endpoints that are ready, lock-free, in tiers by
+// priority. Sets are replaced by updates; what must live on is in the cells
+// that the slots point at. A slot gets its cell when its turn first comes.
+//
+// pick is on the hot path of every call: one add and two loads when endpoints
+// are ready. Nothing may be added to it that locks, allocates or logs.
+type endpointSet struct {
+	// Constant after construction.
+	cluster   *cluster
+	from      *assignment
+	endpoints []endpoint // the assignment's
+	tiers     []tier
+	table     *connTable
+
+	slots []atomic.Pointer[cell] // parallel to endpoints; written under table.mu
+
+	// Guarded by table.mu.
+	plans   int  // plans that use the set
+	retired bool // no plan does any more; it takes no more cells
+}
+
+// tier is the endpoints of one priority. Its counter has a cache line of its
+// own, which every processor that picks still shares with the others.
+type tier struct {
+	_     [64]byte
+	next  atomic.Uint64
+	_     [56]byte
+	first uint64
+	count uint64
+	// shares are the weights scaled so that the largest is 65535; nil when all
+	// are equal.
+	shares []uint16
+}
+
+// pick returns the next endpoint that is ready. An endpoint not yet connected
+// is dialled in the background, at most one for each pick. It returns nil when
+// none is ready.
+func (s *endpointSet) pick() *cell {
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		var c *cell
+		if t.shares == nil {
+			c = s.pickEqual(t)
+		} else {
+			c = s.pickWeighted(t)
+		}
+		if c != nil || s.hopeful(t) {
+			return c
+		}
+	}
+	return nil
+}
+
+// pickEqual takes the counter's next values until one belongs to a ready
+// endpoint, so that those which are not ready do not burden their neighbours.
+func (s *endpointSet) pickEqual(t *tier) *cell {
+	at := t.first + t.next.Add(1)%t.count
+	if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
+		return c
+	}
+	dialled := s.wake(at)
+	for range t.count {
+		at = t.first + t.next.Add(1)%t.count
+		if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
+			return c
+		}
+		dialled = dialled || s.wake(at)
+	}
+	return s.anyReady(t) // others may have taken the values that were ready
+}
+
+// pickWeighted lets an endpoint with share w take its turn in w of 65535
+// rounds, spread evenly: a static stride schedule (gRFC A58) on one counter.
+func (s *endpointSet) pickWeighted(t *tier) *cell {
+	dialled := false
+	for range 4*t.count + 64 {
+		n := t.next.Add(1)
+		i, round := n%t.count, n/t.count
+		share := uint64(t.shares[i])
+		if (share*round+i*32767)%65535 < 65535-share {
+			continue
+		}
+		if c := s.slots[t.first+i].Load(); c != nil && c.ready.Load() != nil {
+			return c
+		}
+		dialled = dialled || s.wake(t.first+i)
+	}
+	return s.anyReady(t)
+}
+
+// anyReady looks at every endpoint of a tier, from a random one on.
+func (s *endpointSet) anyReady(t *tier) *cell {
+	start := rand.Uint64N(t.count)
+	for i := range t.count {
+		if c := s.slots[t.first+(start+i)%t.count].Load(); c != nil && c.ready.Load() != nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// hopeful says that some endpoint of the tier may yet become ready soon: not
+// all have failed.
+func (s *endpointSet) hopeful(t *tier) bool {
+	for i := range t.count {
+		if c := s.slots[t.first+i].Load(); c == nil || cellState(c.state.Load()) != cellFailed {
+			return true
+		}
+	}
+	return false
+}
+
+// wake dials an endpoint that never was, and says whether it did.
+func (s *endpointSet) wake(at uint64) bool {
+	c := s.slots[at].Load()
+	if c == nil {
+		c = s.adopt(at)
+	}
+	if c == nil || cellState(c.state.Load()) != cellIdle {
+		return false
+	}
+	c.dial()
+	return true
+}
+
+// adopt fills a slot; nil when the set has been replaced, whose successor then
+// holds the cell.
+func (s *endpointSet) adopt(at uint64) *cell {
+	t := s.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c := s.slots[at].Load(); c != nil {
+		return c
+	}
+	if s.retired || t.closed {
+		return nil
+	}
+	c := t.acquire(s.key(s.endpoints[at].addr))
+	s.slots[at].Store(c)
+	return c
+}
+
+func (s *endpointSet) key(addr netip.AddrPort) connKey {
+	return connKey{addr: addr, connectTimeout: s.cluster.connectTimeout}
+}
+
+// newEndpointSet prepares an assignment for picking. Endpoints that prev holds
+// too keep their cells.
+func newEndpointSet(table *connTable, c *cluster, a *assignment, prev *endpointSet) *endpointSet {
+	s := &endpointSet{cluster: c, from: a, endpoints: a.endpoints, table: table, slots: make([]atomic.Pointer[cell], len(a.endpoints))}
+	s.buildTiers(prev)
+	if prev != nil && prev.cluster.connectTimeout == c.connectTimeout {
+		s.inherit(prev)
+	}
+	return s
+}
+
+// buildTiers groups the localities, which are sorted by priority. The round
+// goes on where that of prev stood; a first one starts anywhere, lest many
+// consumers start at the same endpoint.
+func (s *endpointSet) buildTiers(prev *endpointSet) {
+	localities := s.from.localities
+	for len(localities) > 0 {
+		n := 1
+		for n < len(localities) && localities[n].priority == localities[0].priority {
+			n++
+		}
+		count := 0
+		for _, l := range localities[:n] {
+			count += l.count
+		}
+		if count > 0 {
+			s.tiers = append(s.tiers, tier{first: uint64(localities[0].first), count: uint64(count), shares: shares(s.endpoints, localities[:n])})
+		}
+		localities = localities[n:]
+	}
+	for i := range s.tiers {
+		start := uint64(rand.Uint32())
+		if prev != nil && i < len(prev.tiers) {
+			start = prev.tiers[i].next.Load()
+		}
+		s.tiers[i].next.Store(start)
+	}
+}
+
+// shares scales the endpoints' weights within their localities, and those of
+// the localities among one another (gRFC A27), so that the largest is 65535.
+// It returns nil when all are equal.
+func shares(endpoints []endpoint, localities []locality) []uint16 {
+	var weights []float64
+	least, most := 0.0, 0.0
+	for _, l := range localities {
+		sum := 0.0
+		for _, e := range endpoints[l.first : l.first+l.count] {
+			sum += float64(e.weight)
+		}
+		scale := 1.0
+		if l.weight > 0 && sum > 0 {
+			scale = float64(l.weight) / sum
+		}
+		for _, e := range endpoints[l.first : l.first+l.count] {
+			w := float64(e.weight) * scale
+			if len(weights) == 0 || w < least {
+				least = w
+			}
+			most = max(most, w)
+			weights = append(weights, w)
+		}
+	}
+	if most-least <= most*1e-6 {
+		return nil
+	}
+	scaled := make([]uint16, len(weights))
+	for i, w := range weights {
+		scaled[i] = uint16(max(1, w/most*65535+0.5))
+	}
+	return scaled
+}
+
+// inherit takes over the cells of the endpoints that stay. Assignments change
+// little and in order, so that walking both in step finds nearly all; the rest
+// is looked up among those of prev that have a cell.
+func (s *endpointSet) inherit(prev *endpointSet) {
+	t := s.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var strays map[netip.AddrPort]*cell
+	at := 0
+	for i := range s.endpoints {
+		addr := s.endpoints[i].addr
+		found := prev.find(addr, at)
+		var c *cell
+		if found >= 0 {
+			at, c = found+1, prev.slots[found].Load()
+		} else {
+			if strays == nil {
+				strays = prev.held()
+			}
+			c = strays[addr]
+		}
+		if c != nil {
+			c.refs++
+			s.slots[i].Store(c)
+		}
+	}
+}
+
+// find looks for an address at a position or shortly after it.
+func (s *endpointSet) find(addr netip.AddrPort, at int) int {
+	for i := at; i < min(at+8, len(s.endpoints)); i++ {
+		if s.endpoints[i].addr == addr {
+			return i
+		}
+	}
+	return -1
+}
+
+// held are the cells of the set by address.
+func (s *endpointSet) held() map[netip.AddrPort]*cell {
+	cells := map[netip.AddrPort]*cell{}
+	for i := range s.slots {
+		if c := s.slots[i].Load(); c != nil {
+			cells[s.endpoints[i].addr] = c
+		}
+	}
+	return cells
+}
+
+// retire lets go of every cell. Those that no other set holds are drained.
+func (s *endpointSet) retire() {
+	t := s.table
+	var last []*cell
+	t.mu.Lock()
+	s.retired = true
+	for i := range s.slots {
+		if c := s.slots[i].Load(); c != nil {
+			if c = t.release(c); c != nil {
+				last = append(last, c)
+			}
+		}
+	}
+	t.mu.Unlock()
+	for _, c := range last {
+		c.drain()
+	}
+}
+
+// census counts the endpoints and those that are ready.
+func (s *endpointSet) census() (endpoints, ready int) {
+	for i := range s.slots {
+		if c := s.slots[i].Load(); c != nil && c.ready.Load() != nil {
+			ready++
+		}
+	}
+	return len(s.slots), ready
+}

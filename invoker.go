@@ -1,0 +1,342 @@
+package proxyless
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+)
+
+// Invoker calls one interface of one provider. It is a
+// [grpc.ClientConnInterface], so that any generated stub works on it, and safe
+// for concurrent use.
+//
+// A call waits for configuration and for a connection until its deadline. It
+// fails at once with UNAVAILABLE, and an [*Error] that names the chain, when
+// the mesh says that there is nothing to call, when every endpoint refuses
+// connections, or when the first configuration is overdue
+// (Config.ResourceTimeout after Refer). With [grpc.WaitForReady] it waits in
+// these cases too.
+//
+// An attempt that certainly did not reach the provider is repeated on another
+// endpoint; nothing else is.
+type Invoker struct {
+	// Constant after construction.
+	target  target
+	table   *connTable
+	counts  *counters
+	closed  <-chan struct{} // the Mesh's
+	giveUp  time.Time       // when the first configuration is overdue
+	trouble func() *Error   // why the control plane is silent; nil when it is not
+	unary   grpc.UnaryClientInterceptor
+	stream  grpc.StreamClientInterceptor
+	release func() // tells the Mesh
+	once    sync.Once
+
+	// Written by the ADS loop only, read by every call.
+	plan atomic.Pointer[plan]
+}
+
+var _ grpc.ClientConnInterface = (*Invoker)(nil)
+
+// Invoke sends a unary call. The interceptors of Config run around it, with a
+// nil ClientConn: the connection is chosen inside.
+func (inv *Invoker) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if inv.unary != nil {
+		return inv.unary(ctx, method, args, reply, nil, inv.invoke, opts...)
+	}
+	return inv.invoke(ctx, method, args, reply, nil, opts...)
+}
+
+// NewStream opens a streaming call. The interceptors of Config run around it,
+// with a nil ClientConn.
+func (inv *Invoker) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if inv.stream != nil {
+		return inv.stream(ctx, desc, nil, method, inv.newStream, opts...)
+	}
+	return inv.newStream(ctx, desc, nil, method, opts...)
+}
+
+// Close gives the reference back. Calls in flight finish; later ones fail.
+func (inv *Invoker) Close() error {
+	inv.once.Do(inv.release)
+	return nil
+}
+
+func (inv *Invoker) invoke(ctx context.Context, method string, args, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
+	if inv.target.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = within(ctx, inv.target.timeout)
+		defer cancel()
+	}
+	for {
+		a, blocked := inv.plan.Load().pick(ctx, method)
+		if a.conn == nil {
+			var err error
+			if a, err = inv.wait(ctx, method, blocked, opts); err != nil {
+				return err
+			}
+		}
+		err := a.send(ctx, method, args, reply, opts)
+		a.cell.leave()
+		if err != errNothingSent {
+			return err
+		}
+		inv.counts.repicks.Add(1)
+	}
+}
+
+// within adds a deadline where the context has none.
+func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if _, has := ctx.Deadline(); has {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// send makes one attempt. The route's limit shortens the call's deadline and
+// never extends it (gRFC A31).
+func (a *attempt) send(ctx context.Context, method string, args, reply any, opts []grpc.CallOption) error {
+	if a.route.limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.route.limit)
+		defer cancel()
+	}
+	return a.conn.Invoke(a.plan.outgoing(ctx), method, args, reply, a.plan.callOptions(opts)...)
+}
+
+// outgoing adds Triple's headers to the call's own metadata.
+func (p *plan) outgoing(ctx context.Context) context.Context {
+	if len(p.headers) == 0 {
+		return ctx
+	}
+	md, has := metadata.FromOutgoingContext(ctx)
+	if !has {
+		return metadata.NewOutgoingContext(ctx, p.headers)
+	}
+	for name, values := range p.headers {
+		md[name] = values
+	}
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	cancel := func() {}
+	if inv.target.timeout > 0 {
+		ctx, cancel = within(ctx, inv.target.timeout)
+	}
+	for {
+		a, blocked := inv.plan.Load().pick(ctx, method)
+		if a.conn == nil {
+			var err error
+			if a, err = inv.wait(ctx, method, blocked, opts); err != nil {
+				cancel()
+				return nil, err
+			}
+		}
+		stream, err := a.open(ctx, desc, method, opts, cancel)
+		if err != errNothingSent {
+			return stream, err
+		}
+		inv.counts.repicks.Add(1)
+	}
+}
+
+// open makes one attempt to open a stream. The endpoint counts it until it
+// finishes, which is also when its deadlines are cancelled.
+func (a *attempt) open(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption, cancel func()) (grpc.ClientStream, error) {
+	stop := func() {}
+	if a.route.limit > 0 {
+		ctx, stop = context.WithTimeout(ctx, a.route.limit)
+	}
+	cell := a.cell
+	leave := sync.OnceFunc(func() { stop(); cell.leave() })
+	finish := grpc.OnFinish(func(err error) {
+		leave()
+		if err != errNothingSent { // then another attempt follows
+			cancel()
+		}
+	})
+	stream, err := a.conn.NewStream(a.plan.outgoing(ctx), desc, method, slices.Concat(a.plan.options, opts, []grpc.CallOption{finish})...)
+	if err != nil {
+		leave()
+		if err != errNothingSent {
+			cancel()
+		}
+	}
+	return stream, err
+}
+
+// repick is how often a waiting call looks again: each look may dial one more
+// endpoint, so that one which does not answer holds nobody up for long (gRFC
+// A61 staggers connection attempts by the same 250 ms).
+const repick = 250 * time.Millisecond
+
+// wait is taken by calls whose first look found no ready endpoint.
+func (inv *Invoker) wait(ctx context.Context, method string, blocked obstacle, opts []grpc.CallOption) (attempt, error) {
+	inv.counts.calls.Add(1)
+	patient := waitForReady(opts)
+	timer := time.NewTimer(repick)
+	defer timer.Stop()
+	for {
+		changed := inv.table.changed.wait()
+		p := inv.plan.Load()
+		var a attempt
+		if a, blocked = p.pick(ctx, method); a.conn != nil {
+			return a, nil
+		}
+		if !patient && (!blocked.hopeful || p.waiting && !time.Now().Before(inv.giveUp)) {
+			return a, inv.describe(p, blocked)
+		}
+		select {
+		case <-ctx.Done():
+			return a, expired(ctx, inv.describe(p, blocked))
+		case <-inv.closed:
+			return a, &Error{Stage: StageProvider, Resource: inv.target.providedBy, Reason: "the mesh was closed", Err: ErrClosed}
+		case <-p.superseded:
+		case <-changed:
+		case <-timer.C:
+			timer.Reset(repick)
+		}
+	}
+}
+
+// describe turns an obstacle into the error that a call returns. While the
+// mesh has not answered, the trouble with the control plane is the reason.
+func (inv *Invoker) describe(p *plan, o obstacle) *Error {
+	if o.err == nil {
+		return o.set.unready(p)
+	}
+	if trouble := inv.trouble(); trouble != nil && p.waiting {
+		e := *trouble
+		e.Chain, e.Code = o.err.Chain, codes.Unavailable
+		return &e
+	}
+	return o.err
+}
+
+// pending is the plan of an Invoker that the ADS loop has not seen yet.
+func pending(name string) *plan {
+	return &plan{name: name, waiting: true, superseded: make(chan struct{}), problem: &Error{
+		Stage: StageListener, Resource: name, Reason: "the control plane has not answered yet", Chain: "listener " + name + " requested", Err: ErrNotReady}}
+}
+
+// chainUnary folds interceptors into one, the first outermost; nil for none.
+func chainUnary(all []grpc.UnaryClientInterceptor) grpc.UnaryClientInterceptor {
+	if len(all) == 0 {
+		return nil
+	}
+	first, rest := all[0], chainUnary(all[1:])
+	if rest == nil {
+		return first
+	}
+	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		inner := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, opts ...grpc.CallOption) error {
+			return rest(ctx, method, req, reply, cc, next, opts...)
+		}
+		return first(ctx, method, req, reply, cc, inner, opts...)
+	}
+}
+
+// chainStream folds interceptors into one, the first outermost; nil for none.
+func chainStream(all []grpc.StreamClientInterceptor) grpc.StreamClientInterceptor {
+	if len(all) == 0 {
+		return nil
+	}
+	first, rest := all[0], chainStream(all[1:])
+	if rest == nil {
+		return first
+	}
+	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		inner := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return rest(ctx, desc, cc, method, next, opts...)
+		}
+		return first(ctx, desc, cc, method, inner, opts...)
+	}
+}
+
+// expired is the error of a call whose context ended while it waited.
+func expired(ctx context.Context, why *Error) *Error {
+	e := *why
+	e.Code = codes.DeadlineExceeded
+	word := "the deadline passed"
+	if ctx.Err() == context.Canceled {
+		e.Code, word = codes.Canceled, "the call was cancelled"
+	}
+	e.Reason = fmt.Sprintf("%s while waiting: %s", word, why.Reason)
+	e.Err = ctx.Err()
+	return &e
+}
+
+// waitForReady finds the caller's grpc.WaitForReady; the last one counts.
+func waitForReady(opts []grpc.CallOption) bool {
+	patient := false
+	for _, o := range opts {
+		if o, ok := o.(grpc.FailFastCallOption); ok {
+			patient = !o.FailFast
+		}
+	}
+	return patient
+}
+
+// warmed is how many endpoints of each priority WaitReady connects ahead of
+// the first calls.
+const warmed = 32
+
+// warm connects the first endpoints of every cluster and waits until one of
+// them is ready and none is still connecting. It returns what is missing when
+// the context ends.
+func (inv *Invoker) warm(ctx context.Context) error {
+	for {
+		changed := inv.table.changed.wait()
+		p := inv.plan.Load()
+		if p.complete() && p.warm() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return inv.missing(p)
+		case <-inv.closed:
+			return ErrClosed
+		case <-p.superseded:
+		case <-changed:
+		}
+	}
+}
+
+// warm dials and says whether that has led to something.
+func (p *plan) warm() bool {
+	connecting, ready := false, false
+	for _, s := range p.sets {
+		for i := range s.tiers {
+			t := &s.tiers[i]
+			for at := t.first; at < t.first+min(t.count, warmed); at++ {
+				s.wake(at)
+				if c := s.slots[at].Load(); c != nil {
+					connecting = connecting || cellState(c.state.Load()) == cellConnecting
+					ready = ready || c.ready.Load() != nil
+				}
+			}
+		}
+	}
+	return ready && !connecting
+}
+
+// missing is why the reference is not ready.
+func (inv *Invoker) missing(p *plan) *Error {
+	if p.problem != nil {
+		return inv.describe(p, obstacle{err: p.problem})
+	}
+	for _, s := range p.sets {
+		if _, ready := s.census(); ready == 0 {
+			return s.unready(p)
+		}
+	}
+	return &Error{Stage: StageEndpoint, Resource: p.name, Reason: "connections are still being made", Err: ErrNotReady}
+}
