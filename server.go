@@ -1,0 +1,431 @@
+package proxyless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+)
+
+// pingInterval is how often a consumer may ping an idle connection before grpc
+// closes it. grpc's own five minutes would turn away Dubbo 3.3 consumers, which
+// ping every minute, and consumers that want to notice a dead peer. A
+// grpc.KeepaliveEnforcementPolicy among the server options overrides it.
+const pingInterval = 10 * time.Second
+
+// Server provides interfaces to the mesh. It is a grpc.ServiceRegistrar, so
+// that generated code registers implementations on it, and serves them over
+// Triple, which is gRPC with Dubbo's headers.
+//
+// One interface may be exported several times, under versions and groups of
+// [Server.With]. A call goes to the export that its headers tri-service-version
+// and tri-service-group name. Without them it goes to the unversioned export,
+// else to version 1.0.0 (Dubbo Java 3.1 does not send that one), else to the
+// only one; what is not exported fails with UNIMPLEMENTED and the list of what
+// is. Config.FallbackToDefault restores Dubbo's habit of serving it all the
+// same. All other metadata of a call, Dubbo's attachments, is the handler's to
+// read with package metadata; headers and trailers it sets travel back.
+//
+// A panic in a handler fails its call with INTERNAL and is logged with its
+// stack. Server options of Config.ServerOptions and of NewServer, in this
+// order, reach the grpc.Server: interceptors and stats handlers run once per
+// call. gRPC's health service is added unless the user registers one;
+// reflection is the user's choice: reflection.Register(server).
+type Server struct {
+	// Constant after newServer.
+	cfg     *Config
+	log     *slog.Logger
+	life    *lifecycle
+	hooks   serverHooks
+	options []grpc.ServerOption
+
+	phase   atomic.Int32 // a serverPhase; changed by ServeListener
+	address atomic.Pointer[net.Addr]
+	health  atomic.Pointer[healthService] // nil before Serve, and where the user has one
+
+	mu    sync.Mutex
+	begun bool                  // by the one call of Serve that listens; sets is constant then
+	sets  map[string]*exportSet // by interface
+}
+
+// serverHooks is what a Server learns from the mesh, and tells it.
+type serverHooks struct {
+	listening func(addr netip.AddrPort) // called once bound, before serving; not valid where the listener is not TCP
+	answered  func() bool               // inbound configuration arrived, or its timer ended; nil means true
+	refuse    *atomic.Pointer[Error]    // content: policy that cannot be evaluated; every call is refused with it
+	done      <-chan struct{}           // closed with the mesh
+}
+
+// serverPhase is how far a Server has come. It only grows.
+type serverPhase int32
+
+const (
+	serverMade serverPhase = iota // by newServer; exports may be registered
+	serverServing
+	serverDraining // still serving, but leaving
+	serverStopped
+)
+
+func newServer(cfg *Config, log *slog.Logger, life *lifecycle, hooks serverHooks, opts []grpc.ServerOption) *Server {
+	s := &Server{cfg: cfg, log: log, life: life, hooks: hooks, sets: make(map[string]*exportSet)}
+	s.options = slices.Concat([]grpc.ServerOption{
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval, PermitWithoutStream: true}),
+		grpc.ChainStreamInterceptor(s.guardStream),
+	}, cfg.ServerOptions, opts)
+	life.addServer(s)
+	return s
+}
+
+// RegisterService exports an implementation without version and group; it is
+// With().RegisterService.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.register(exportKey{}, desc, impl)
+}
+
+// With returns a registrar whose registrations are exported under the version
+// and the group of the options.
+func (s *Server) With(opts ...ExportOption) grpc.ServiceRegistrar {
+	var settings exportSettings
+	for _, o := range opts {
+		o.applyExport(&settings)
+	}
+	return registrar{s, exportKey{group: settings.group, version: settings.version}}
+}
+
+type registrar struct {
+	server *Server
+	key    exportKey
+}
+
+// RegisterService exports an implementation under the registrar's version and
+// group. Like grpc it accepts no registration once the server serves, none
+// twice, and no implementation of another type: it panics.
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	r.server.register(r.key, desc, impl)
+}
+
+func (s *Server) register(key exportKey, desc *grpc.ServiceDesc, impl any) {
+	e := newExport(key, desc, impl)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun {
+		panic("proxyless: RegisterService of " + desc.ServiceName + " after Serve")
+	}
+	s.addLocked(e)
+}
+
+func (s *Server) addLocked(e *export) {
+	desc := e.desc
+	set := s.sets[desc.ServiceName]
+	if set == nil {
+		set = &exportSet{
+			name: desc.ServiceName, methods: make(map[string]*exportMethod),
+			fallBack: s.cfg.FallbackToDefault, anyVersion: infrastructure[desc.ServiceName],
+			refuse: s.hooks.refuse, panicked: s.panicked,
+		}
+	}
+	set.add(e)
+	s.sets[desc.ServiceName] = set
+}
+
+// GetServiceInfo lists the interfaces with the methods of all their exports,
+// for grpc's reflection service.
+func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	infos := make(map[string]grpc.ServiceInfo, len(s.sets))
+	for name, set := range s.sets {
+		infos[name] = set.info()
+	}
+	return infos
+}
+
+// Addr returns the address the server listens on, nil before it does.
+func (s *Server) Addr() net.Addr {
+	if addr := s.address.Load(); addr != nil {
+		return *addr
+	}
+	return nil
+}
+
+// Serve listens on Config.Host and Config.Port and serves until ctx ends or the
+// mesh is closed. Then it drains: it turns not ready, keeps serving for
+// Config.ShutdownDelay while consumers learn of it, tells those connected to
+// leave (GOAWAY), lets calls in flight finish for Config.ShutdownTimeout, and
+// cuts what is left.
+//
+// It returns nil if no call was cut, else an [*Error] of [StageProvider]. A
+// Server serves once; only after failing to listen may Serve be called again.
+func (s *Server) Serve(ctx context.Context) error {
+	if s.hasBegun() {
+		return s.servedBefore()
+	}
+	port := max(0, s.cfg.Port) // negative: any free one
+	address := net.JoinHostPort(s.cfg.Host, strconv.Itoa(port))
+	lis, err := net.Listen("tcp", address)
+	if err != nil {
+		return &Error{Stage: StageProvider, Resource: address, Reason: "cannot listen", Advice: listenAdvice(err), Err: err}
+	}
+	return s.ServeListener(ctx, lis)
+}
+
+func listenAdvice(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another process, or another Server of this one, has the port: set Config.Port (dubbo.protocol.port, DUBBO_PORT_TO_BIND), negative for any free port"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "Config.Host (dubbo.protocol.host, DUBBO_IP_TO_BIND) must be an address of this machine, or empty for all of them"
+	case errors.Is(err, syscall.EACCES):
+		return "ports below 1024 need privileges: set Config.Port (dubbo.protocol.port) to a higher one"
+	}
+	return "check Config.Host and Config.Port (dubbo.protocol.host, dubbo.protocol.port)"
+}
+
+// ServeListener is Serve on a listener of the caller's, which is closed when it
+// returns.
+func (s *Server) ServeListener(ctx context.Context, lis net.Listener) error {
+	defer lis.Close()
+	if ctx.Err() != nil {
+		return nil
+	}
+	if s.meshClosed() {
+		return &Error{Stage: StageProvider, Resource: lis.Addr().String(), Reason: "the mesh is closed", Err: ErrClosed}
+	}
+	if !s.begin(lis.Addr()) {
+		return s.servedBefore()
+	}
+	run := s.newRun()
+	if s.hooks.listening != nil {
+		s.hooks.listening(addrPortOf(lis.Addr()))
+	}
+	s.enter(serverServing)
+	s.log.Info("provider is serving", "address", lis.Addr().String(), "exports", s.exportKeys())
+	go run.serve(lis) // ended by run.stop, called in drain
+	select {
+	case <-ctx.Done():
+	case <-s.hooks.done:
+	case <-run.ended:
+	}
+	return s.drain(run, lis.Addr())
+}
+
+func (s *Server) meshClosed() bool {
+	select {
+	case <-s.hooks.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Server) hasBegun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
+}
+
+// begin makes the first caller, and only it, the one who serves, and the
+// exports constant. gRPC's health service joins them unless the user has one.
+func (s *Server) begin(addr net.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun {
+		return false
+	}
+	s.begun = true
+	s.address.Store(&addr)
+	if s.sets[healthInterface] == nil {
+		h := newHealthService(s.life.refresh)
+		s.addLocked(newExport(exportKey{}, &healthpb.Health_ServiceDesc, h))
+		s.health.Store(h)
+	}
+	for _, set := range s.sets {
+		set.seal()
+	}
+	return true
+}
+
+func (s *Server) servedBefore() error {
+	return &Error{Stage: StageProvider, Reason: "Serve was called before", Advice: "make another Server with NewServer"}
+}
+
+func addrPortOf(addr net.Addr) netip.AddrPort {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	bound := tcp.AddrPort()
+	return netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+}
+
+func (s *Server) enter(phase serverPhase) {
+	s.phase.Store(int32(phase))
+	s.life.refresh()
+}
+
+// in reports whether the server is in the phase.
+func (s *Server) in(phase serverPhase) bool { return s.phase.Load() == int32(phase) }
+
+// wanted reports whether calls are wanted: the server serves and knows its
+// inbound configuration.
+func (s *Server) wanted() bool { return s.in(serverServing) && s.answered() }
+
+func (s *Server) answered() bool { return s.hooks.answered == nil || s.hooks.answered() }
+
+// unready says why the server keeps the process from being ready; empty if it
+// does not.
+func (s *Server) unready() string {
+	switch {
+	case s.in(serverMade):
+		return "a server was made but does not serve yet"
+	case s.in(serverDraining):
+		return s.Addr().String() + " is draining"
+	case s.in(serverStopped):
+		return s.Addr().String() + " has stopped"
+	case !s.answered():
+		return s.Addr().String() + ": the mesh has not answered about its inbound configuration yet"
+	}
+	return ""
+}
+
+// interfaces lists the service keys of the exports of each interface.
+func (s *Server) interfaces() map[string][]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	interfaces := make(map[string][]string, len(s.sets))
+	for name, set := range s.sets {
+		if set.anyVersion {
+			continue
+		}
+		for _, e := range set.exports {
+			interfaces[name] = append(interfaces[name], set.key(e))
+		}
+	}
+	return interfaces
+}
+
+func (s *Server) exportKeys() []string {
+	return slices.Sorted(slices.Values(slices.Concat(slices.Collect(maps.Values(s.interfaces()))...)))
+}
+
+// drain takes the provider out without losing a call: see Serve.
+func (s *Server) drain(run *serverRun, addr net.Addr) error {
+	s.enter(serverDraining)
+	s.log.Info("provider is draining", "address", addr.String(), "delay", s.cfg.ShutdownDelay, "timeout", s.cfg.ShutdownTimeout)
+	defer s.enter(serverStopped)
+	run.linger(s.cfg.ShutdownDelay)
+	clean := run.stop(s.cfg.ShutdownTimeout)
+	switch {
+	case run.err != nil:
+		return &Error{Stage: StageProvider, Resource: addr.String(), Reason: "stopped accepting connections", Err: run.err}
+	case !clean:
+		return &Error{
+			Stage: StageProvider, Resource: addr.String(),
+			Reason: fmt.Sprintf("calls that did not finish within %v of the shutdown were cut", s.cfg.ShutdownTimeout),
+			Advice: "raise Config.ShutdownTimeout (dubbo.service.shutdown.wait), and end long streams when the process is told to stop",
+		}
+	}
+	s.log.Info("provider stopped", "address", addr.String())
+	return nil
+}
+
+// panicked logs what a handler panicked with and makes the caller's error,
+// which tells nothing of the inside.
+func (s *Server) panicked(ctx context.Context, method string, value any) error {
+	s.log.ErrorContext(ctx, "handler panicked", "method", method, "panic", value, "stack", string(debug.Stack()))
+	return status.Errorf(codes.Internal, "proxyless: provider: the handler of %s panicked; the provider's log says where", method)
+}
+
+// serverRun is the life of the grpc.Server of one Serve.
+type serverRun struct {
+	server     *grpc.Server
+	stopHealth func()
+	ended      chan struct{} // closed by serve
+	err        error         // why it ended unasked; valid once ended is closed
+}
+
+func (s *Server) newRun() *serverRun {
+	run := &serverRun{server: grpc.NewServer(s.options...), stopHealth: func() {}, ended: make(chan struct{})}
+	for _, set := range s.sets {
+		run.server.RegisterService(set.desc(), set)
+	}
+	if h := s.health.Load(); h != nil {
+		run.stopHealth = h.leave
+	}
+	return run
+}
+
+func (r *serverRun) serve(lis net.Listener) {
+	defer close(r.ended)
+	if err := r.server.Serve(lis); !errors.Is(err, grpc.ErrServerStopped) { // stop came first
+		r.err = err
+	}
+}
+
+// linger keeps serving while consumers learn that the provider leaves.
+func (r *serverRun) linger(delay time.Duration) {
+	timer := time.NewTimer(max(0, delay))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.ended:
+	}
+}
+
+// stop sends GOAWAY, waits for the calls in flight, and after the timeout cuts
+// those left. It reports whether none had to be.
+func (r *serverRun) stop(timeout time.Duration) bool {
+	r.stopHealth() // or those who watch it would hold the server up to the end
+	finished := make(chan struct{})
+	go func() { // ends with the last handler, whose call Stop has cancelled by the timeout at the latest
+		defer close(finished)
+		r.server.GracefulStop()
+	}()
+	timer := time.NewTimer(max(0, timeout))
+	defer timer.Stop()
+	clean := true
+	select {
+	case <-finished:
+	case <-timer.C:
+		clean = false
+		r.server.Stop()
+	}
+	<-r.ended
+	return clean
+}
+
+// guardStream is the first stream interceptor of the chain, so that those of
+// the user see the real implementation and their panics are caught too. A
+// grpc.StreamInterceptor among the server options runs before it, as grpc
+// defines, and has neither; a grpc.ChainStreamInterceptor runs behind it.
+func (s *Server) guardStream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	if set, ok := impl.(*exportSet); ok {
+		return set.serveChosen(stream, info.FullMethod, handler)
+	}
+	// The user's grpc.UnknownServiceHandler.
+	defer func() {
+		if value := recover(); value != nil {
+			err = s.panicked(stream.Context(), info.FullMethod, value)
+		}
+	}()
+	if err := refused(s.hooks.refuse); err != nil {
+		return err
+	}
+	return handler(impl, stream)
+}
