@@ -1,0 +1,85 @@
+// Package proxyless lets a process join an Istio mesh without a sidecar and
+// without an agent: the process itself speaks xDS to istiod, finds providers,
+// and calls them over Triple, which is gRPC with Dubbo's headers.
+//
+// # Getting started
+//
+// A provider joins the mesh, exports an implementation and serves until its
+// context ends:
+//
+//	mesh, err := proxyless.Join(ctx, cfg) // proxyless.LoadConfig("dubbo.properties"), or a literal Config
+//	server := mesh.NewServer()
+//	greetpb.RegisterGreetingServiceServer(server.With(proxyless.Version("1.0.0")), greeter{})
+//	err = server.Serve(ctx)
+//
+// A consumer refers to an interface and uses the generated stub:
+//
+//	greeting, err := mesh.Refer("org.apache.dubbo.samples.GreetingService",
+//		proxyless.ProvidedBy("dubbo-samples-xds-provider"), proxyless.Version("1.0.0"))
+//	client := greetpb.NewGreetingServiceClient(greeting)
+//
+// # How a call travels
+//
+// An [Invoker] is a grpc.ClientConnInterface. A call loads the Invoker's plan,
+// one atomic pointer, matches the route, chooses a cluster by weight and the
+// next ready endpoint of it, and sends. Nothing on that way takes a lock. An
+// endpoint is connected when its turn first comes, in the background, while the
+// next ready one takes the call; only when none is ready does a call wait.
+// Connections are shared between services by address.
+//
+// An attempt that certainly did not reach a provider (its connection had just
+// gone, or the provider refused the stream while leaving) is repeated
+// elsewhere. Nothing else is: other retries are policy.
+//
+// # How configuration arrives
+//
+// One ADS stream serves everything that the process refers to. What arrives is
+// decoded straight from the wire into immutable resources; a resource whose
+// bytes did not change is skipped. An update becomes visible to a call as a
+// whole: route, cluster and endpoints of one call never disagree.
+//
+// Last good configuration always wins. A resource that cannot be used is
+// refused (NACK) with its reason, and the one before stays in force; so does
+// everything while the control plane is away. What the mesh says is applied:
+// the absence of a listener or cluster that was there, and an empty list of
+// endpoints.
+//
+// # Providers
+//
+// A [Server] is a grpc.ServiceRegistrar. The same interface may be exported in
+// several versions and groups; calls are told apart by the headers
+// tri-service-version and tri-service-group. When its context ends it drains:
+// not ready, still serving while consumers learn of it, GOAWAY, finish, close.
+//
+// A provider asks the mesh what it may accept. Policy that this version cannot
+// evaluate, mutual TLS and authorization, fails closed: calls are refused with
+// PERMISSION_DENIED, and the log says why. Until the mesh has answered, and
+// where it has nothing to say, plain text is served.
+//
+// # Settings
+//
+// [Config] documents every field, its default and its Dubbo property. What is
+// set in the Config wins over the environment, and that over a bootstrap file.
+// Settings that are read but not honoured are logged one by one, never dropped
+// in silence.
+//
+// # Operating it
+//
+// The QoS port, 22222, answers probes (/live, /ready, /startup) and commands
+// (/ls, /offline, /online, /config, /snapshot, /help). What changes something
+// is open to the host itself only. gRPC's health service mirrors readiness.
+// [Mesh.Stats] has the counters.
+//
+// # Errors
+//
+// Errors are an [*Error] where they concern the mesh: the link of the chain
+// that is missing (config, identity, control plane, listener, route, cluster,
+// endpoint, provider), what happened, and what to change. Calls return them as
+// gRPC statuses, UNAVAILABLE in most cases. Match with [errors.Is] and
+// [ErrNotReady], [ErrClosed]; the texts may change.
+//
+// # Concurrency and lifetime
+//
+// Mesh, Invoker and Server are safe for concurrent use. [Mesh.Close] joins
+// every goroutine of the Mesh; a Server's end with its Serve.
+package proxyless
