@@ -1,0 +1,134 @@
+package meshtest
+
+// SetService adds a Service or replaces it, and pushes what changed to the
+// clients that watch it.
+func (c *ControlPlane) SetService(s Service) {
+	s = s.clone()
+	c.update(func(w *world) { w.set(s) })
+}
+
+// SetEndpoints replaces the endpoints of a Service; only its assignments are
+// pushed. A Service that is not known is left unknown.
+func (c *ControlPlane) SetEndpoints(name, namespace string, endpoints ...Endpoint) {
+	c.update(func(w *world) {
+		for _, s := range w.services {
+			if s.Name == name && s.Namespace == namespace {
+				s.Endpoints = append([]Endpoint(nil), endpoints...)
+				w.set(s)
+			}
+		}
+	})
+}
+
+// RemoveService removes a Service: its listeners and clusters are absent from
+// then on, its route configurations and assignments empty.
+func (c *ControlPlane) RemoveService(name, namespace string) {
+	c.update(func(w *world) {
+		for fqdn, s := range w.services {
+			if s.Name == name && s.Namespace == namespace {
+				w.remove(fqdn)
+			}
+		}
+	})
+}
+
+// SetResource serves value under a type and a name, in place of what the
+// Services say. The bytes are sent as they are, broken ones too.
+func (c *ControlPlane) SetResource(typeURL, name string, value []byte) {
+	o := &override{value: append([]byte(nil), value...)}
+	c.update(func(w *world) { w.setOverride(resourceKey{typeURL, name}, o) })
+}
+
+// HideResource leaves a resource out of every response, though a Service or
+// SetResource says that it exists.
+func (c *ControlPlane) HideResource(typeURL, name string) {
+	c.update(func(w *world) { w.setOverride(resourceKey{typeURL, name}, &override{hidden: true}) })
+}
+
+// RemoveResource takes back SetResource and HideResource.
+func (c *ControlPlane) RemoveResource(typeURL, name string) {
+	c.update(func(w *world) { w.setOverride(resourceKey{typeURL, name}, nil) })
+}
+
+// Inbound is the policy of a server's own listener. Its zero value is plain text
+// without authorization.
+type Inbound struct {
+	TLS     bool         // mutual TLS, as under a STRICT PeerAuthentication
+	Filters []HTTPFilter // before the router; see RBACFilter
+}
+
+// SetInbound serves the inbound listener of addr, an ip:port. Without it a
+// server is given none, as one is that no Service selects.
+func (c *ControlPlane) SetInbound(addr string, in Inbound) {
+	chain := FilterChain{Name: "inbound-plaintext", TLS: in.TLS}
+	if in.TLS {
+		chain.Name = "inbound-mtls"
+	}
+	chain.Filters = append(append(chain.Filters, in.Filters...), RouterFilter())
+	name := inboundName(addr)
+	l := Listener{Name: name, Address: addr, Inbound: []FilterChain{chain}}
+	c.SetResource(ListenerType, name, l.Marshal())
+}
+
+// Disconnect ends every stream with Unavailable. The control plane goes on to
+// listen.
+func (c *ControlPlane) Disconnect() {
+	var stuck []string
+	c.mu.Lock()
+	for s := range c.streams {
+		if s.ending {
+			continue
+		}
+		s.ending = true
+		close(s.gone)
+		if s.sending.Load() {
+			stuck = append(stuck, s.client)
+		}
+	}
+	c.mu.Unlock()
+	// A handler that waits for a client to read cannot return before its
+	// connection is closed.
+	for _, client := range stuck {
+		c.gate.cut(client)
+	}
+}
+
+// Freeze keeps every connection open and lets nothing through, neither answers
+// nor the acknowledgement of pings, as when the process is stopped or the
+// network lost. New connections are accepted and stay silent.
+func (c *ControlPlane) Freeze() { c.gate.setShut(true) }
+
+// Thaw ends what Freeze began; what was held back goes out.
+func (c *ControlPlane) Thaw() { c.gate.setShut(false) }
+
+// Mute stops the responses of the given types while all else goes on, as when
+// istiod has nothing to say: a client has only its timer then.
+func (c *ControlPlane) Mute(typeURLs ...string) { c.setMuted(typeURLs, true) }
+
+// Unmute sends what Mute held back.
+func (c *ControlPlane) Unmute(typeURLs ...string) { c.setMuted(typeURLs, false) }
+
+func (c *ControlPlane) setMuted(typeURLs []string, muted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range typeURLs {
+		if muted {
+			c.muted[t] = true
+		} else {
+			delete(c.muted, t)
+		}
+	}
+	c.wakeLocked()
+}
+
+// Inject sends bytes as one response on every open stream, whatever they are;
+// see DiscoveryResponse. What the client answers is recorded and else ignored,
+// since its nonce is none of the control plane's.
+func (c *ControlPlane) Inject(response []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s := range c.streams {
+		s.inject = append(s.inject, append([]byte{}, response...))
+	}
+	c.wakeLocked()
+}
