@@ -1,0 +1,356 @@
+package proxyless
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// maxElements is how many list elements of one resource are kept.
+const maxElements = 1 << 20
+
+var (
+	errMalformed = errors.New("malformed protobuf")
+	errCutOff    = errors.New("malformed protobuf: cut off")
+)
+
+// cursor walks over the fields of one protobuf message in wire order. Typed
+// reads take the field's name for the error and check the wire type; a field
+// of the wrong type is an error, unlike in protobuf libraries, which skip it:
+// policy must not vanish. Bytes are never copied by the cursor, so that what
+// outlives the response has to go through text or decoding.intern.
+type cursor struct {
+	rest []byte
+	num  protowire.Number
+	typ  protowire.Type
+	val  []byte // of a length-delimited field; its capacity is its length
+	u    uint64 // of a varint or fixed field
+	err  error
+}
+
+func walk(message []byte) cursor { return cursor{rest: message} }
+
+// next moves to the next field. It returns false at the end and after an error.
+func (c *cursor) next() bool {
+	if c.err != nil || len(c.rest) == 0 {
+		return false
+	}
+	if c.short() {
+		return true
+	}
+	num, typ, n := protowire.ConsumeTag(c.rest)
+	if n < 0 {
+		return c.broken(n)
+	}
+	c.num, c.typ, c.val, c.rest = num, typ, nil, c.rest[n:]
+	switch typ {
+	case protowire.BytesType:
+		c.val, n = protowire.ConsumeBytes(c.rest)
+		c.val = slices.Clip(c.val)
+	case protowire.VarintType:
+		c.u, n = protowire.ConsumeVarint(c.rest)
+	case protowire.Fixed32Type:
+		n = fixedLength(c.rest, 4)
+	case protowire.Fixed64Type:
+		n = fixedLength(c.rest, 8)
+	default:
+		c.err = inField("field "+strconv.Itoa(int(num)), errors.New("groups are not accepted"))
+		return false
+	}
+	if n < 0 {
+		return c.broken(n)
+	}
+	c.rest = c.rest[n:]
+	return true
+}
+
+// short takes the field where it is of the most frequent form: length-delimited,
+// a tag of one byte, a length of one or two. Anything else is left to next.
+func (c *cursor) short() bool {
+	b := c.rest
+	if len(b) < 3 || b[0]&0x87 != byte(protowire.BytesType) || b[0] < 8 {
+		return false
+	}
+	start, n := 2, int(b[1])
+	if n >= 0x80 {
+		if b[2] >= 0x80 {
+			return false
+		}
+		start, n = 3, n&0x7f|int(b[2])<<7
+	}
+	if n > len(b)-start {
+		return false
+	}
+	end := start + n
+	c.num, c.typ, c.val, c.rest = protowire.Number(b[0]>>3), protowire.BytesType, b[start:end:end], b[end:]
+	return true
+}
+
+// fixedLength only measures: no field that is read has a fixed type.
+func fixedLength(b []byte, n int) int {
+	if len(b) < n {
+		return -1
+	}
+	return n
+}
+
+func (c *cursor) broken(n int) bool {
+	c.err = errMalformed
+	if errors.Is(protowire.ParseError(n), io.ErrUnexpectedEOF) {
+		c.err = errCutOff
+	}
+	return false
+}
+
+// fail ends the walk with an error, if it is one and the first.
+func (c *cursor) fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// is checks the wire type of a field that is known.
+func (c *cursor) is(typ protowire.Type, field string) bool {
+	if c.typ != typ {
+		c.err = inField(field, fmt.Errorf("wire type %d instead of %d", c.typ, typ))
+		return false
+	}
+	return true
+}
+
+// bytes reads a length-delimited field without copying it.
+func (c *cursor) bytes(field string) []byte {
+	if !c.is(protowire.BytesType, field) {
+		return nil
+	}
+	return c.val
+}
+
+// raw reads a string field without copying it.
+func (c *cursor) raw(field string) []byte {
+	if !c.is(protowire.BytesType, field) {
+		return nil
+	}
+	if !utf8.Valid(c.val) {
+		c.err = inField(field, errors.New("invalid UTF-8"))
+		return nil
+	}
+	return c.val
+}
+
+// text reads and copies a string field. The last occurrence wins.
+func (c *cursor) text(field string) string { return string(c.raw(field)) }
+
+// scalar reads a varint field. The last occurrence wins.
+func (c *cursor) scalar(field string) uint64 {
+	if !c.is(protowire.VarintType, field) {
+		return 0
+	}
+	return c.u
+}
+
+// message reads a singular message field into to, where nil is absent and
+// empty is present. As protobuf demands, a message that occurs again is merged
+// into what was there: the concatenation of two encodings is their merger.
+func (c *cursor) message(field string, to *[]byte) {
+	if !c.is(protowire.BytesType, field) {
+		return
+	}
+	if *to == nil {
+		*to = c.val
+		return
+	}
+	*to = append(*to, c.val...) // val was clipped: this never writes to the response
+}
+
+// submessage finds a singular message field of a message of which nothing else
+// is of interest.
+func submessage(b []byte, num protowire.Number, field string) (message []byte, err error) {
+	c := walk(b)
+	for c.next() {
+		if c.num == num {
+			c.message(field, &message)
+		}
+	}
+	return message, c.err
+}
+
+// countField counts the occurrences of a list field, so that a slice can be
+// made in its final size. It is not more than maxElements.
+func countField(message []byte, num protowire.Number) int {
+	n := 0
+	c := walk(message)
+	for c.next() && n < maxElements {
+		if c.num == num {
+			n++
+		}
+	}
+	return n
+}
+
+// oneof holds the member of a oneof that was seen last; num is 0 while none was.
+type oneof struct {
+	num protowire.Number
+	val []byte // of a string or message
+	u   uint64 // of a scalar
+}
+
+func (o *oneof) scalar(c *cursor, field string) { *o = oneof{num: c.num, u: c.scalar(field)} }
+func (o *oneof) raw(c *cursor, field string)    { *o = oneof{num: c.num, val: c.raw(field)} }
+
+// message merges into the same member and replaces any other.
+func (o *oneof) message(c *cursor, field string) {
+	if o.num != c.num {
+		*o = oneof{num: c.num}
+	}
+	c.message(field, &o.val)
+}
+
+// fieldError says at which field of a resource decoding stopped.
+type fieldError struct {
+	path string
+	err  error
+}
+
+func (e *fieldError) Error() string { return e.path + ": " + e.err.Error() }
+func (e *fieldError) Unwrap() error { return e.err }
+
+// inField puts the name of a field before the path of an error; nil stays nil.
+func inField(field string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if inner, ok := err.(*fieldError); ok {
+		return &fieldError{field + "." + inner.path, inner.err}
+	}
+	return &fieldError{field, err}
+}
+
+// inElement is inField for an element of a list.
+func inElement(field string, i int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return inField(field+"["+strconv.Itoa(i)+"]", err)
+}
+
+func missingField(field string) error { return inField(field, errors.New("missing")) }
+
+// decodeDuration reads a google.protobuf.Duration; what does not fit into a
+// [time.Duration] becomes the longest one. Nothing that is read may be
+// negative, so that is an error.
+func decodeDuration(message []byte) (time.Duration, error) {
+	var seconds, nanos int64
+	c := walk(message)
+	for c.next() {
+		switch c.num {
+		case 1:
+			seconds = int64(c.scalar("seconds"))
+		case 2:
+			nanos = int64(int32(c.scalar("nanos")))
+		}
+	}
+	switch {
+	case c.err != nil:
+		return 0, c.err
+	case seconds < 0 || nanos < 0:
+		return 0, errors.New("negative duration")
+	case seconds > 315_576_000_000 || nanos > 999_999_999:
+		return 0, errors.New("duration out of range")
+	case seconds >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64, nil
+	}
+	return time.Duration(seconds)*time.Second + time.Duration(nanos), nil
+}
+
+// decodeWrapped reads the varint of a google.protobuf wrapper: BoolValue,
+// UInt32Value and the like. An empty wrapper is an explicit zero.
+func decodeWrapped(message []byte) (uint64, error) {
+	var value uint64
+	c := walk(message)
+	for c.next() {
+		if c.num == 1 {
+			value = c.scalar("value")
+		}
+	}
+	return value, c.err
+}
+
+// decodeFraction reads an envoy.type.v3.FractionalPercent as parts per
+// million, at most a million.
+func decodeFraction(message []byte) (uint32, error) {
+	var numerator, denominator uint64
+	c := walk(message)
+	for c.next() {
+		switch c.num {
+		case 1:
+			numerator = uint64(uint32(c.scalar("numerator")))
+		case 2:
+			denominator = c.scalar("denominator")
+		}
+	}
+	if c.err != nil {
+		return 0, c.err
+	}
+	scales := [...]uint64{10_000, 100, 1} // HUNDRED, TEN_THOUSAND, MILLION
+	if denominator >= uint64(len(scales)) {
+		return 0, inField("denominator", fmt.Errorf("unknown value %d", int32(denominator)))
+	}
+	return uint32(min(numerator*scales[denominator], 1_000_000)), nil
+}
+
+// decodeAny reads a google.protobuf.Any; both results alias the message.
+func decodeAny(message []byte) (typeURL, value []byte, err error) {
+	c := walk(message)
+	for c.next() {
+		switch c.num {
+		case 1:
+			typeURL = c.raw("type_url")
+		case 2:
+			value = c.bytes("value")
+		}
+	}
+	return typeURL, value, c.err
+}
+
+// typeName is the part of a type URL that counts: what follows the last slash.
+func typeName(typeURL []byte) []byte { return typeURL[bytes.LastIndexByte(typeURL, '/')+1:] }
+
+// extension is the configuration of a pluggable part: a filter, a transport
+// socket, a policy.
+type extension struct {
+	name  string // of its message type
+	value []byte // the message, or the google.protobuf.Struct of a TypedStruct
+	json  bool   // value is a Struct, so that the message's fields cannot be read
+}
+
+// decodeExtension reads the Any of an extension. A TypedStruct, which carries
+// a configuration as JSON under the type URL that it is meant for, is
+// unwrapped (gRFC A39).
+func decodeExtension(message []byte) (extension, error) {
+	url, value, err := decodeAny(message)
+	x := extension{name: string(typeName(url)), value: value}
+	if err != nil || x.name != "xds.type.v3.TypedStruct" && x.name != "udpa.type.v1.TypedStruct" {
+		return x, err
+	}
+	url, x.value, x.json = nil, nil, true
+	c := walk(value)
+	for c.next() {
+		switch c.num {
+		case 1:
+			url = c.raw("type_url")
+		case 2:
+			c.message("value", &x.value)
+		}
+	}
+	x.name = string(typeName(url))
+	return x, inField("value", c.err)
+}

@@ -1,0 +1,84 @@
+package proxyless
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+)
+
+func parseIP(b []byte) (netip.Addr, bool) {
+	if ip, ok := parseIPv4(b); ok {
+		return ip, true
+	}
+	ip, err := netip.ParseAddr(string(b))
+	return ip.Unmap(), err == nil
+}
+
+// parseIPv4 reads a dotted quad as netip does, without making a string of it.
+func parseIPv4(b []byte) (netip.Addr, bool) {
+	var quad [4]byte
+	for i := range quad {
+		value, n := octet(b)
+		if n == 0 {
+			return netip.Addr{}, false
+		}
+		quad[i], b = value, b[n:]
+		if i == 3 {
+			break
+		}
+		if len(b) == 0 || b[0] != '.' {
+			return netip.Addr{}, false
+		}
+		b = b[1:]
+	}
+	return netip.AddrFrom4(quad), len(b) == 0
+}
+
+// octet reads a number below 256 that has no leading zeros; n is 0 where there
+// is none.
+func octet(b []byte) (value byte, n int) {
+	sum := 0
+	for n < len(b) && n < 3 && b[n]-'0' <= 9 {
+		sum = sum*10 + int(b[n]-'0')
+		n++
+	}
+	if sum > 255 || n > 1 && b[0] == '0' {
+		return 0, 0
+	}
+	return byte(sum), n
+}
+
+// addressSet finds endpoints that are listed twice: an open-addressing table
+// of indexes into the endpoints, plus one.
+type addressSet struct {
+	slots []uint32
+	shift uint8
+}
+
+func (s *addressSet) init(n int) {
+	log := max(bits.Len(uint(n+n/2)), 3) // at most two thirds full
+	s.slots, s.shift = make([]uint32, 1<<log), uint8(64-log)
+}
+
+// add says whether the address of the last endpoint is a new one.
+func (s *addressSet) add(endpoints []endpoint, addr netip.AddrPort) bool {
+	mask := uint64(len(s.slots) - 1)
+	for at := hashAddress(addr) >> s.shift; ; at = (at + 1) & mask {
+		slot := s.slots[at]
+		if slot == 0 {
+			s.slots[at] = uint32(len(endpoints))
+			return true
+		}
+		if endpoints[slot-1].addr == addr {
+			return false
+		}
+	}
+}
+
+func hashAddress(addr netip.AddrPort) uint64 {
+	ip := addr.Addr().As16()
+	const odd = 0x9E3779B97F4A7C15
+	low := binary.BigEndian.Uint64(ip[8:]) ^ uint64(addr.Port())<<48
+	high := binary.BigEndian.Uint64(ip[:8])
+	return (low*odd ^ bits.ReverseBytes64(high*odd)) * odd
+}
