@@ -29,6 +29,7 @@ import (
 type Invoker struct {
 	// Constant after construction.
 	target  target
+	serial  uint64 // counts Refer, for a stable order
 	table   *connTable
 	counts  *counters
 	closed  <-chan struct{} // the Mesh's

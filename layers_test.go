@@ -25,7 +25,7 @@ var floors = []struct {
 	{"ground", "errors backoff telemetry wire"},
 	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
 	{"model", "resource matcher listener route cluster endpoints"},
-	{"decode", "wire_ads wire_lds wire_rds wire_match wire_cds wire_eds"},
+	{"decode", "decoding wire_address wire_ads wire_lds wire_rds wire_match wire_cds wire_eds"},
 	{"state", "discovery snapshot"},
 	{"transport", "stream conn"},
 	{"choice", "balancer plan"},

@@ -24,19 +24,29 @@ import (
 // the line and the key; all of them are reported at once.
 func LoadConfig(path string) (Config, error) { return loadConfig(path, osEnvironment()) }
 
+// ParseConfig is LoadConfig for a file that is already in memory, such as an
+// embedded one; name is what notices and errors call it.
+func ParseConfig(name string, properties []byte) (Config, error) {
+	return parseConfig(name, properties, osEnvironment())
+}
+
 func loadConfig(path string, env environment) (Config, error) {
 	data, err := env.readFile(path)
 	if err != nil {
 		return Config{}, &Error{Stage: StageConfig, Resource: path, Reason: "cannot be read", Err: err,
 			Advice: "name the dubbo.properties file of this application, or use a literal Config"}
 	}
-	entries, err := parseProperties(data)
+	return parseConfig(path, data, env)
+}
+
+func parseConfig(name string, properties []byte, env environment) (Config, error) {
+	entries, err := parseProperties(properties)
 	if err != nil {
-		return Config{}, &Error{Stage: StageConfig, Resource: path, Reason: err.Error(), Err: err,
+		return Config{}, &Error{Stage: StageConfig, Resource: name, Reason: err.Error(), Err: err,
 			Advice: "write the file in the syntax of Java's .properties"}
 	}
 	l := newLoader(env)
-	l.addFile(path, entries)
+	l.addFile(name, entries)
 	l.addEnvironment()
 	if err := l.apply(); err != nil {
 		return Config{}, err

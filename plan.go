@@ -15,18 +15,29 @@ import (
 // target is what one Invoker refers to. It is constant.
 type target struct {
 	iface, version, group string
-	providedBy            string // host as the user wrote it, without a port
-	port                  string // decimal; empty leaves the choice to the mesh
+	providedBy            string   // as the user wrote it
+	listeners             []string // the names asked of the mesh; the first one that exists counts
 	headers               metadata.MD
 	timeout               time.Duration // of calls whose context has no deadline; 0 is none
 }
 
-// listener is the name asked of the mesh.
-func (t *target) listener() string {
-	if t.port == "" {
-		return t.providedBy
+// listenerNames are the names to ask for a host and a port, which is empty
+// where the choice is left to the mesh. istiod completes a short name, and
+// name.namespace for the workload's own namespace only (tried): names that may
+// mean a Service of another namespace are asked for in full first, and as they
+// are too, since they may also be hosts of a ServiceEntry.
+func listenerNames(host, port, domain string) []string {
+	names := []string{host}
+	labels := strings.Split(host, ".")
+	if len(labels) == 2 || len(labels) == 3 && labels[2] == "svc" {
+		names = []string{labels[0] + "." + labels[1] + ".svc." + domain, host}
 	}
-	return t.providedBy + ":" + t.port
+	if port != "" {
+		for i := range names {
+			names[i] += ":" + port
+		}
+	}
+	return names
 }
 
 // plan is a snapshot compiled for one Invoker: everything that a call needs,
@@ -204,7 +215,7 @@ func newPlanner(table *connTable) *planner {
 // compile makes the plan of a target. The plan has a problem while the chain
 // is not whole.
 func (pl *planner) compile(snap *snapshot, t *target) *plan {
-	c := compilation{planner: pl, snap: snap, target: t, plan: &plan{headers: t.headers, superseded: make(chan struct{}), name: t.listener()}}
+	c := compilation{planner: pl, snap: snap, target: t, plan: &plan{headers: t.headers, superseded: make(chan struct{}), name: existing(snap, t.listeners)}}
 	c.compile()
 	pl.hold(c.plan)
 	return c.plan
@@ -247,6 +258,19 @@ func (pl *planner) set(c *cluster, a *assignment) *endpointSet {
 	s := newEndpointSet(pl.table, c, a, current)
 	pl.sets[c.name] = s
 	return s
+}
+
+// existing is the first of the listeners that exists, else the first of which
+// that is not known yet.
+func existing(snap *snapshot, names []string) string {
+	for _, want := range []resourceStatus{statusAccepted, statusRejected, statusRequested} {
+		for _, name := range names {
+			if state := snap.get(kindListener, name); state != nil && state.status == want {
+				return name
+			}
+		}
+	}
+	return names[0]
 }
 
 // compilation is the state of compiling one plan.

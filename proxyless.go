@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -184,8 +185,8 @@ func (m *Mesh) Refer(iface string, opts ...ReferOption) (*Invoker, error) {
 		stream:  chainStream(m.config.StreamInterceptors),
 	}
 	inv.release = func() { m.release(inv) }
-	name := t.listener()
-	inv.plan.Store(pending(name))
+	inv.serial = m.counts.references.Add(1)
+	inv.plan.Store(pending(t.listeners[0]))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	select {
@@ -193,8 +194,14 @@ func (m *Mesh) Refer(iface string, opts ...ReferOption) (*Invoker, error) {
 		return nil, ErrClosed
 	default:
 	}
-	m.invokers[name] = append(m.invokers[name], inv)
-	m.ads.do(func(d *discovery, now time.Time) { d.refer(now, name) })
+	for _, name := range t.listeners {
+		m.invokers[name] = append(m.invokers[name], inv)
+	}
+	m.ads.do(func(d *discovery, now time.Time) {
+		for _, name := range t.listeners {
+			d.refer(now, name)
+		}
+	})
 	return inv, nil
 }
 
@@ -214,7 +221,8 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || n == 0) {
 		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: fmt.Sprintf("providedBy port %q is not a TCP port", port), Advice: "use 1 to 65535"}
 	}
-	t := &target{iface: iface, version: s.version, group: s.group, providedBy: host, port: port, timeout: m.config.Timeout}
+	t := &target{iface: iface, version: s.version, group: s.group, providedBy: s.providedBy[0], timeout: m.config.Timeout,
+		listeners: listenerNames(host, port, m.config.Node.Domain)}
 	if s.hasTimeout {
 		t.timeout = s.timeout
 	}
@@ -239,13 +247,18 @@ func tripleHeaders(t *target, application string) metadata.MD {
 
 // release takes an Invoker out, on the ADS loop.
 func (m *Mesh) release(inv *Invoker) {
-	name := inv.target.listener()
+	names := inv.target.listeners
 	m.ads.do(func(d *discovery, now time.Time) {
-		m.mu.Lock()
-		m.invokers[name] = slices.DeleteFunc(m.invokers[name], func(i *Invoker) bool { return i == inv })
-		m.mu.Unlock()
-		d.release(now, name)
-		m.swap(inv, &plan{name: name, superseded: make(chan struct{}),
+		for _, name := range names {
+			m.mu.Lock()
+			m.invokers[name] = slices.DeleteFunc(m.invokers[name], func(i *Invoker) bool { return i == inv })
+			if len(m.invokers[name]) == 0 {
+				delete(m.invokers, name)
+			}
+			m.mu.Unlock()
+			d.release(now, name)
+		}
+		m.swap(inv, &plan{name: names[0], superseded: make(chan struct{}),
 			problem: &Error{Stage: StageConfig, Resource: inv.target.iface, Reason: "the reference was closed", Err: ErrClosed}})
 	})
 }
@@ -258,16 +271,19 @@ func (m *Mesh) publish(out outcome) {
 	for _, r := range out.changed {
 		m.tell(r)
 	}
+	affected := map[*Invoker]struct{}{}
+	m.mu.Lock()
 	for _, name := range out.affected {
-		m.mu.Lock()
-		invokers, in := slices.Clone(m.invokers[name]), m.inbound[name]
-		m.mu.Unlock()
-		for _, inv := range invokers {
-			m.replan(inv, snap)
+		for _, inv := range m.invokers[name] {
+			affected[inv] = struct{}{}
 		}
-		if in != nil {
+		if in := m.inbound[name]; in != nil {
 			m.govern(in, snap.get(kindListener, name))
 		}
+	}
+	m.mu.Unlock()
+	for inv := range affected {
+		m.replan(inv, snap)
 	}
 }
 
@@ -336,8 +352,10 @@ func (m *Mesh) referred() []*Invoker {
 	for _, invokers := range m.invokers {
 		all = append(all, invokers...)
 	}
-	slices.SortFunc(all, func(a, b *Invoker) int { return strings.Compare(a.target.iface, b.target.iface) })
-	return all
+	slices.SortFunc(all, func(a, b *Invoker) int {
+		return cmp.Or(strings.Compare(a.target.iface, b.target.iface), cmp.Compare(a.serial, b.serial))
+	})
+	return slices.Compact(all) // one with several listener names is there once for each
 }
 
 // references are the rows of QoS and of readiness.

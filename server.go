@@ -327,7 +327,7 @@ func (s *Server) exportKeys() []string {
 // drain takes the provider out without losing a call: see Serve.
 func (s *Server) drain(run *serverRun, addr net.Addr) error {
 	s.enter(serverDraining)
-	s.log.Info("provider is draining", "address", addr.String(), "delay", s.cfg.ShutdownDelay, "timeout", s.cfg.ShutdownTimeout)
+	s.log.Info("provider is draining", "address", addr.String(), "delay", max(0, s.cfg.ShutdownDelay), "timeout", s.cfg.ShutdownTimeout)
 	defer s.enter(serverStopped)
 	run.linger(s.cfg.ShutdownDelay)
 	clean := run.stop(s.cfg.ShutdownTimeout)

@@ -214,15 +214,22 @@ func (a *ads) hangUp() {
 // explain says what a failed attempt means and what to change.
 func (a *ads) explain(s *session, err error) *Error {
 	e := &Error{Stage: StageControlPlane, Resource: s.address, Reason: status.Convert(err).Message(), Err: err}
-	if own := (*Error)(nil); errors.As(err, &own) {
+	var own *Error
+	if errors.As(err, &own) {
 		return own
 	}
 	switch text := e.Reason; {
-	case status.Code(err) == codes.Unauthenticated:
-		own := explainUnauthenticated(a.config, s.token, s.tokenPath, time.Now())
-		own.Code = codes.Unavailable
+	case status.Code(err) == codes.Unauthenticated && errors.As(s.tokenErr, &own):
 		return own
+	case status.Code(err) == codes.Unauthenticated:
+		return explainUnauthenticated(a.config, s.token, s.tokenPath, time.Now())
 	case status.Code(err) == codes.PermissionDenied:
+		if claims, err := parseToken(s.token); err == nil {
+			own = claims.contradict(&a.config.Node, s.tokenPath)
+		}
+		if own != nil {
+			return own
+		}
 		e.Stage, e.Advice = StageIdentity, "the token's namespace and service account must be those of this node: check POD_NAMESPACE and SERVICE_ACCOUNT"
 	case strings.Contains(text, "unknown authority"):
 		e.Advice = fmt.Sprintf("%s must hold istiod's root certificate: mount the ConfigMap istio-ca-root-cert there", a.config.RootCertFile)
@@ -250,6 +257,7 @@ type session struct {
 
 	// Written by talk before its first event, read after its last.
 	token, tokenPath string
+	tokenErr         error
 
 	outbox  outbox
 	workers sync.WaitGroup
@@ -315,7 +323,8 @@ func (a *ads) talk(ctx context.Context, s *session) error {
 			return err
 		}
 		transport = credentials.NewTLS(config)
-		if s.token, s.tokenPath, err = readToken(a.config, a.readFile); err == nil {
+		// istiod may not ask for a token: that there is none only explains a refusal.
+		if s.token, s.tokenPath, s.tokenErr = readToken(a.config, a.readFile); s.tokenErr == nil {
 			header.Set("authorization", "Bearer "+s.token)
 		}
 	}

@@ -13,6 +13,7 @@ const (
 // counters are the process-wide numbers of one Mesh. Everybody may add; Stats
 // reads.
 type counters struct {
+	references atomic.Uint64 // Invokers made by Refer
 	connects   atomic.Uint64 // ADS streams opened
 	responses  atomic.Uint64 // DiscoveryResponses received
 	unchanged  atomic.Uint64 // resources skipped because their bytes did not change

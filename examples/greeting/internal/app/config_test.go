@@ -22,15 +22,6 @@ func TestANamedFileThatIsMissingIsAnError(t *testing.T) {
 	}
 }
 
-func TestBuiltInSettingsLeaveNoFileBehind(t *testing.T) {
-	t.Chdir(t.TempDir())
-	t.Setenv("TMPDIR", t.TempDir())
-	expectApplication(t, "", []byte("dubbo.application.name=built-in\n"), "built-in")
-	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
-}
-
 func expectApplication(t *testing.T, path string, builtIn []byte, want string) {
 	t.Helper()
 	cfg, err := LoadConfig(path, builtIn)
