@@ -167,6 +167,7 @@ func (d *discovery) receive(now time.Time, r adsResponse) {
 		if problem != "" {
 			problems = append(problems, fmt.Sprintf("resource %d: %s", i, problem))
 			nameless = nameless || e == nil
+			d.out.counts.rejected++
 		}
 		if e != nil {
 			seen[e] = struct{}{}
@@ -231,7 +232,6 @@ func (d *discovery) safeDecode(k kind, value []byte) (got decoded, err error) {
 // reject keeps the last good value, if there is one, and remembers why the new
 // one was refused.
 func (d *discovery) reject(e *entry, version string, err error) string {
-	d.out.counts.rejected++
 	e.expires = time.Time{}
 	state := *e.resourceState
 	state.rejection, state.rejectedVersion = err.Error(), version

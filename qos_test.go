@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -136,14 +137,27 @@ org.x.Other:1.0.0 from other port 50052: 2 of 3 endpoints connected
 	}
 }
 
-func TestQoSShowsWhyCallsAreRefused(t *testing.T) {
-	q, r := quietQoS(t, QoS{})
+func TestQoSShowsWhatIsWrong(t *testing.T) {
+	refuse := new(atomic.Pointer[Error])
+	refuse.Store(&Error{Stage: StageProvider, Reason: "the mesh demands mutual TLS"})
+	r := serveTalk(t, &Config{ShutdownTimeout: time.Second}, serverHooks{refuse: refuse}, func(s *Server) { exportTalk(s, "") })
+	r.life.offline("")
 	r.life.setReferences(func() []referenceState {
 		return []referenceState{{Interface: "org.x.Other", Problem: "listener other: does not exist"}}
 	})
+	q := newQoS(&Config{}, slog.New(slog.DiscardHandler), r.life, qosFacts{snapshot: func() any { return func() {} }})
 	_, text := askQoS{target: "/ls"}.of(q.handler())
-	if !strings.Contains(text, "the mesh has not answered yet; listener other: does not exist") {
-		t.Errorf("ls:\n%s", text)
+	for _, want := range []string{
+		"|org.x.Talk           |xds-A(N)|",
+		"every call is refused: proxyless: provider: the mesh demands mutual TLS",
+		"the mesh has not answered yet; listener other: does not exist",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("ls lacks %q:\n%s", want, text)
+		}
+	}
+	if code, text := (askQoS{target: "/snapshot"}).of(q.handler()); code != 500 || !strings.Contains(text, "json") {
+		t.Errorf("a snapshot that is no JSON: %d %s", code, text)
 	}
 }
 

@@ -3,12 +3,14 @@ package proxyless
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,6 +187,17 @@ func TestAddressInUse(t *testing.T) {
 	cancel()
 	if err := s.Serve(done); err != nil {
 		t.Errorf("Serve after failing to listen = %v", err)
+	}
+}
+
+func TestListenAdvice(t *testing.T) {
+	for err, want := range map[error]string{
+		syscall.EADDRINUSE: "DUBBO_PORT_TO_BIND", syscall.EADDRNOTAVAIL: "address of this machine",
+		syscall.EACCES: "below 1024", io.EOF: "check Config.Host and Config.Port",
+	} {
+		if got := listenAdvice(&net.OpError{Op: "listen", Err: err}); !strings.Contains(got, want) {
+			t.Errorf("%v: %s", err, got)
+		}
 	}
 }
 

@@ -79,6 +79,7 @@ func (d *decoding) localityParts(b []byte) (p localityParts, err error) {
 		case 1:
 			c.message("locality", &name)
 		case 2:
+			c.is(protowire.BytesType, "lb_endpoints")
 			d.keep(&c, "lb_endpoints")
 			p.count++
 		case 3:

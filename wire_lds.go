@@ -155,12 +155,13 @@ func decodeHTTPOptions(b []byte) (time.Duration, error) {
 // connectionManager is what is looked at of an HttpConnectionManager.
 type connectionManager struct {
 	route   oneof
-	filters []httpFilter
+	filters []listenerFilter
 	options []byte // common_http_protocol_options
 }
 
-// httpFilter is what is looked at of an HttpFilter.
-type httpFilter struct {
+// listenerFilter is what is looked at of an HttpFilter, or of a network Filter, which
+// has the same numbers for what both have.
+type listenerFilter struct {
 	name     string
 	config   extension
 	remote   bool // its configuration would have to be discovered (ECDS)
@@ -181,7 +182,7 @@ func (d *decoding) connectionManager(x extension) (m connectionManager, err erro
 			m.route.message(&c, "route_specifier")
 		case 5:
 			d.keep(&c, "http_filters")
-			f, err := decodeHTTPFilter(c.bytes("http_filters"))
+			f, err := decodeFilter(c.bytes("http_filters"))
 			c.fail(inElement("http_filters", len(m.filters), err))
 			m.filters = append(m.filters, f)
 		case 19:
@@ -200,8 +201,8 @@ func (d *decoding) connectionManager(x extension) (m connectionManager, err erro
 	return m, inField("http_filters", checkFilters(m.filters))
 }
 
-// decodeHTTPFilter reads an HttpFilter.
-func decodeHTTPFilter(b []byte) (f httpFilter, err error) {
+// decodeFilter reads an HttpFilter or a network Filter.
+func decodeFilter(b []byte) (f listenerFilter, err error) {
 	var config oneof
 	c := walk(b)
 	for c.next() {
@@ -230,7 +231,7 @@ func decodeHTTPFilter(b []byte) (f httpFilter, err error) {
 
 // checkFilters wants unique names, and the router as the last filter and
 // nowhere else.
-func checkFilters(filters []httpFilter) error {
+func checkFilters(filters []listenerFilter) error {
 	names := make(map[string]struct{}, len(filters))
 	for i := range filters {
 		f := &filters[i]
@@ -250,7 +251,7 @@ func checkFilters(filters []httpFilter) error {
 
 // clientFilter decides about a filter on the way out. One that is neither
 // known nor optional must not be skipped (gRFC A39).
-func (d *decoding) clientFilter(f *httpFilter) error {
+func (d *decoding) clientFilter(f *listenerFilter) error {
 	switch {
 	case f.config.name == typeRouter:
 	case f.config.name == typeFault, f.config.name == typeStatefulSession:
@@ -269,7 +270,7 @@ func (d *decoding) clientFilter(f *httpFilter) error {
 
 // applies says that a known filter does something by itself: the fault filter
 // that Istio puts into every listener is empty, and waits for routes to fill it.
-func (f *httpFilter) applies() bool {
+func (f *listenerFilter) applies() bool {
 	if f.config.name != typeFault || f.config.json {
 		return len(f.config.value) > 0
 	}
@@ -327,24 +328,24 @@ func (d *decoding) filterChain(b []byte, l *listener, field string) error {
 func (d *decoding) serverFilters(filters [][]byte, chain *filterChain) error {
 	managers := 0
 	for i, b := range filters {
-		packed, err := submessage(b, 4, "typed_config")
+		f, err := decodeFilter(b)
 		if err != nil {
 			return inElement("filters", i, err)
 		}
-		x, err := decodeExtension(packed)
-		if err != nil {
-			return inElement("filters", i, inField("typed_config", err))
-		}
-		if x.name != typeConnectionManager {
-			chain.filters = append(chain.filters, x.name)
+		if f.config.name != typeConnectionManager {
+			chain.filters = append(chain.filters, f.typeOrName())
 			continue
 		}
 		managers++
-		m, err := d.connectionManager(x)
+		m, err := d.connectionManager(f.config)
 		if err != nil {
 			return inElement("filters", i, inField("typed_config", err))
 		}
-		chain.addHTTP(m.filters)
+		for j := range m.filters {
+			if f := &m.filters[j]; f.config.name != typeRouter && f.config.name != typeFault {
+				chain.filters = append(chain.filters, f.typeOrName())
+			}
+		}
 	}
 	if managers != 1 {
 		return inField("filters", fmt.Errorf("%d HttpConnectionManagers instead of one", managers))
@@ -352,16 +353,13 @@ func (d *decoding) serverFilters(filters [][]byte, chain *filterChain) error {
 	return nil
 }
 
-func (chain *filterChain) addHTTP(filters []httpFilter) {
-	for _, f := range filters {
-		switch {
-		case f.config.name == typeRouter, f.config.name == typeFault:
-		case f.config.name == "": // its type is still to be discovered
-			chain.filters = append(chain.filters, f.name)
-		default:
-			chain.filters = append(chain.filters, f.config.name)
-		}
+// typeOrName is the filter's type, or its name where the type is still to be
+// discovered.
+func (f *listenerFilter) typeOrName() string {
+	if f.config.name == "" {
+		return f.name
 	}
+	return f.config.name
 }
 
 // decodeTransportSocket reads an envoy.config.core.v3.TransportSocket; without one,

@@ -69,7 +69,7 @@ func (d *decoding) pathMatch(path oneof, m *routeMatch) (err error) {
 	case 14:
 		m.path, m.text = pathSeparated, strings.TrimSuffix(string(path.val), "/")
 	case 0:
-		m.neverBecause("no path_specifier that is known")
+		m.neverBecause("path_specifier of an unknown kind")
 	default:
 		m.neverBecause(routeMatchUnapplied[path.num])
 	}
@@ -220,7 +220,7 @@ func (d *decoding) stringMatch(b []byte, m *routeMatch, h *headerMatch) (err err
 	case 8:
 		m.neverBecause("headers.string_match.custom")
 	default:
-		m.neverBecause("headers.string_match without a pattern that is known")
+		m.neverBecause("headers.string_match of an unknown kind")
 	}
 	return nil
 }

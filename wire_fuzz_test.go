@@ -1,0 +1,164 @@
+package proxyless
+
+import (
+	"bytes"
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"google.golang.org/grpc/metadata"
+)
+
+// fuzzDecode checks what holds for every decoder: it does not panic, it gives
+// an error or a result and never both, it gives the same again, and it leaves
+// the response as it was.
+func fuzzDecode(f *testing.F, k kind, check func(*testing.T, decoded), seeds ...rawProto) {
+	for _, seed := range seeds {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		before := bytes.Clone(raw)
+		got, err := decodeResource(k, raw)
+		again, err2 := decodeResource(k, raw)
+		if !reflect.DeepEqual(got, again) || (err == nil) != (err2 == nil) || err != nil && err.Error() != err2.Error() {
+			t.Fatalf("first %+v, %v, then %+v, %v", got, err, again, err2)
+		}
+		if !bytes.Equal(raw, before) {
+			t.Fatal("the response was written to")
+		}
+		if err != nil {
+			if got.value != nil || got.ignored != nil || err.Error() == "" {
+				t.Fatalf("an error and a result: %+v, %v", got, err)
+			}
+			return
+		}
+		if got.name == "" || got.name != resourceName(k, raw) || len(got.ignored) > maxIgnored+1 {
+			t.Fatalf("name %q, %d ignored", got.name, len(got.ignored))
+		}
+		check(t, got)
+	})
+}
+
+func FuzzDecodeListener(f *testing.F) {
+	rbac := rawFilter("rbac", "envoy.extensions.filters.http.rbac.v3.RBAC", nil)
+	fuzzDecode(f, kindListener, func(t *testing.T, got decoded) {
+		l := got.value.(*listener)
+		if api := l.routeName != "" || l.inline != nil; api != (len(l.inbound) == 0) || l.routeName != "" && l.inline != nil {
+			t.Fatalf("neither for clients nor for servers, or both: %+v", l)
+		}
+		if l.inline != nil {
+			checkRoutes(t, l.inline)
+		}
+	},
+		rawAPIListener(rawManager().msg(3, rawRDS)),
+		rawAPIListener(rawManager().msg(4, rawRoutes(rawRoute("r", rawEverything, rawDefaultAction(reviews)))).msg(35, rawProto{}.msg(4, rawSeconds(30)))),
+		rawInbound(rawChain("inbound-mtls", rawManager(rbac, rawRouter), "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext")),
+	)
+}
+
+func FuzzDecodeRouteConfig(f *testing.F) {
+	header := rawProto{}.text(1, "/").msg(6, rawHeader("a", rawProto{}.msg(5, rawRegex("v[0-9]+"))), rawProto{}.text(1, "b").msg(6, rawProto{}.num(2, 7)).num(8, 1))
+	fuzzDecode(f, kindRoute, func(t *testing.T, got decoded) { checkRoutes(t, got.value.(*routeConfig)) },
+		rawRoutes(rawRoute("default", rawEverything, rawDefaultAction(reviews))),
+		rawRoutes(rawRoute("h", header, rawProto{}.text(1, "a").msg(36, rawProto{}.msg(1, rawSeconds(3))))),
+		rawRoutes(rawRoute("w", rawProto{}.text(14, "/a").msg(9, rawProto{}.msg(1, rawProto{}.num(1, 5))), rawProto{}.msg(3, rawProto{}.msg(1, rawProto{}.text(1, "a").wrap(2, 1), rawProto{}.text(1, "b").wrap(2, 2))))),
+	)
+}
+
+func checkRoutes(t *testing.T, c *routeConfig) {
+	call := &callHeaders{path: "/a.B/Get", authority: "a:80", md: metadata.MD{"a": {"v1"}, "b": {"7"}}}
+	matchDomain(c.virtualHosts, call.authority)
+	for _, v := range c.virtualHosts {
+		for i := range v.routes {
+			r := &v.routes[i]
+			var sum uint32
+			for _, w := range r.clusters {
+				if sum += w.weight; w.name == "" || w.weight == 0 {
+					t.Fatalf("%+v", r)
+				}
+			}
+			if sum != r.total || (sum == 0) != (r.failure != "") {
+				t.Fatalf("%+v", r)
+			}
+			if r.match.matches(call.path, call, 0) && r.match.never != "" {
+				t.Fatalf("%+v", r.match)
+			}
+			if r.match.everything() && !r.match.matches(call.path, nil, fractionScale-1) {
+				t.Fatalf("%+v", r.match)
+			}
+		}
+	}
+}
+
+func FuzzDecodeCluster(f *testing.F) {
+	fuzzDecode(f, kindCluster, func(t *testing.T, got decoded) {
+		if c := got.value.(*cluster); (c.edsName == "") && (c.failure == "") || c.connectTimeout < 0 {
+			t.Fatalf("%+v", c)
+		}
+	},
+		rawCluster(),
+		rawCluster().num(6, 2).msg(10, rawProto{}.msg(1, rawProto{}.wrap(4, 100))).msg(24, rawSocket("envoy.transport_sockets.tls", rawTLSType)),
+		rawCluster().msg(41, rawPolicies(typeRoundRobin)).msg(43, rawProto{}.msg(3, rawSocket("", typeRawBuffer))),
+	)
+}
+
+func FuzzDecodeAssignment(f *testing.F) {
+	fuzzDecode(f, kindEndpoints, func(t *testing.T, got decoded) {
+		a := got.value.(*assignment)
+		at, priority := 0, uint32(0)
+		for _, l := range a.localities {
+			if l.first != at || l.count < 0 || l.priority < priority {
+				t.Fatalf("%+v", a.localities)
+			}
+			at, priority = at+l.count, l.priority
+		}
+		seen := map[netip.AddrPort]bool{}
+		for _, e := range a.endpoints {
+			if seen[e.addr] || !e.addr.IsValid() || e.addr.Port() == 0 || e.weight == 0 || !e.health.usable() {
+				t.Fatalf("%+v", e)
+			}
+			seen[e.addr] = true
+		}
+		if at != len(a.endpoints) {
+			t.Fatalf("%d endpoints, %d in localities", len(a.endpoints), at)
+		}
+	},
+		rawAssignment(4),
+		rawCLA(rawLocality("eu", "a", 1, 3, rawEndpoint("2001:db8::1", 80, 1, 300), rawEndpoint("host", 80, 2, 1)), rawLocality("eu", "b", 0, 1)),
+		rawCLA().msg(4, rawProto{}.msg(2, rawProto{}.msg(2, rawProto{}.num(1, 5)))),
+	)
+}
+
+// FuzzUsualEndpoint holds the short way of reading an endpoint against the
+// general one, and the reading of addresses against netip.
+func FuzzUsualEndpoint(f *testing.F) {
+	f.Add([]byte(rawEndpoint("10.244.13.7", 50052, 1, 1)))
+	f.Add([]byte("10.244.13.7"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		checkUsualEndpoint(t, raw)
+		want, err := netip.ParseAddr(string(raw))
+		if got, ok := parseIP(raw); ok != (err == nil) || got != want.Unmap() {
+			t.Fatalf("%q: %v %v, want %v %v", raw, got, ok, want, err)
+		}
+	})
+}
+
+func FuzzDecodeADSResponse(f *testing.F) {
+	f.Add([]byte(rawProto{}.text(1, "v").packed(2, "envoy.config.cluster.v3.Cluster", rawCluster()).text(4, kindCluster.typeURL()).text(5, "n")))
+	f.Add([]byte(rawProto{}.packed(2, wrapperType, rawProto{}.packed(2, "envoy.config.cluster.v3.Cluster", rawCluster()).text(3, reviews))))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got, err := decodeADSResponse(raw)
+		again, err2 := decodeADSResponse(raw)
+		if !reflect.DeepEqual(got, again) || (err == nil) != (err2 == nil) {
+			t.Fatalf("first %+v, %v, then %+v, %v", got, err, again, err2)
+		}
+		if err != nil && !reflect.DeepEqual(got, adsResponse{}) {
+			t.Fatalf("an error and a result: %+v, %v", got, err)
+		}
+		for _, r := range got.resources {
+			if k, ok := kindOf(r.typeURL); ok {
+				resourceName(k, r.value)
+			}
+		}
+	})
+}
