@@ -2,14 +2,6 @@ package proxyless
 
 import "time"
 
-// discoveryType is Cluster.type.
-type discoveryType uint8
-
-const (
-	discoveryEDS discoveryType = iota
-	discoveryOther
-)
-
 // lbPolicy is Cluster.lb_policy.
 type lbPolicy uint8
 

@@ -79,7 +79,6 @@ func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
-		grpc.WithSharedWriteBuffer(true),
 	}
 	t := &connTable{options: append(options, user...), counts: counts, cells: map[connKey]*cell{}}
 	t.changed.init()
@@ -274,6 +273,7 @@ func (l *leaf) UpdateClientConnState(s balancer.ClientConnState) error {
 	if l.sub != nil {
 		return nil
 	}
+	//lint:ignore SA1019 the notice is about several addresses; this SubConn has one
 	sub, err := l.cc.NewSubConn(s.ResolverState.Endpoints[0].Addresses, balancer.NewSubConnOptions{StateListener: l.update})
 	if err != nil {
 		c.fail(err)

@@ -18,8 +18,8 @@ import (
 
 // The headers by which a Triple call chooses among the exports of an interface.
 const (
-	incomingVersion = "tri-service-version"
-	incomingGroup   = "tri-service-group"
+	headerVersion = "tri-service-version"
+	headerGroup   = "tri-service-group"
 )
 
 // omittedVersion is the version that Dubbo Java 3.1 consumers mean when they
@@ -237,7 +237,7 @@ func (x *exportSet) choose(ctx context.Context) (*export, error) {
 		return nil, err
 	}
 	md := incomingMetadata(ctx)
-	want := exportKey{group: firstValue(md[incomingGroup]), version: firstValue(md[incomingVersion])}
+	want := exportKey{group: firstValue(md[headerGroup]), version: firstValue(md[headerVersion])}
 	if e := x.byKey[want]; e != nil {
 		return e, nil
 	}

@@ -159,10 +159,10 @@ func talkStream(ctx context.Context, conn grpc.ClientConnInterface, method strin
 // talkContext is the context of a call with the headers; "-" sends none.
 func talkContext(ctx context.Context, version, group string) context.Context {
 	if version != "-" {
-		ctx = metadata.AppendToOutgoingContext(ctx, incomingVersion, version)
+		ctx = metadata.AppendToOutgoingContext(ctx, headerVersion, version)
 	}
 	if group != "-" {
-		ctx = metadata.AppendToOutgoingContext(ctx, incomingGroup, group)
+		ctx = metadata.AppendToOutgoingContext(ctx, headerGroup, group)
 	}
 	return ctx
 }
@@ -400,8 +400,8 @@ func TestIncomingMetadataIsWhatGrpcKeeps(t *testing.T) {
 	if incomingKey == nil {
 		t.Fatal("the context key of incoming metadata was not found; calls pay for a copy")
 	}
-	md := incomingMetadata(incomingContext(t, incomingVersion, "1.0.0"))
-	if got := firstValue(md[incomingVersion]); got != "1.0.0" {
+	md := incomingMetadata(incomingContext(t, headerVersion, "1.0.0"))
+	if got := firstValue(md[headerVersion]); got != "1.0.0" {
 		t.Errorf("version = %q", got)
 	}
 	if md := incomingMetadata(t.Context()); md != nil {
@@ -424,8 +424,8 @@ func TestChoosingAllocatesNothing(t *testing.T) {
 		ctx context.Context
 	}{
 		"one, no header": {talkSet(""), incomingContext(t)},
-		"one, header":    {talkSet("1.0.0"), incomingContext(t, incomingVersion, "1.0.0")},
-		"of three":       {talkSet("1.0.0", "2.0.0", ""), incomingContext(t, incomingVersion, "2.0.0", incomingGroup, "")},
+		"one, header":    {talkSet("1.0.0"), incomingContext(t, headerVersion, "1.0.0")},
+		"of three":       {talkSet("1.0.0", "2.0.0", ""), incomingContext(t, headerVersion, "2.0.0", headerGroup, "")},
 	} {
 		var err error
 		allocs := testing.AllocsPerRun(100, func() { _, err = tt.set.choose(tt.ctx) })
@@ -455,8 +455,8 @@ func BenchmarkChoose(b *testing.B) {
 		set *exportSet
 		ctx context.Context
 	}{
-		"one":      {talkSet("1.0.0"), incomingContext(b, incomingVersion, "1.0.0")},
-		"of three": {talkSet("1.0.0", "2.0.0", ""), incomingContext(b, incomingVersion, "2.0.0", incomingGroup, "")},
+		"one":      {talkSet("1.0.0"), incomingContext(b, headerVersion, "1.0.0")},
+		"of three": {talkSet("1.0.0", "2.0.0", ""), incomingContext(b, headerVersion, "2.0.0", headerGroup, "")},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

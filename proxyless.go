@@ -234,8 +234,8 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 func tripleHeaders(t *target, application string) metadata.MD {
 	md := metadata.MD{}
 	for name, value := range map[string]string{
-		"tri-service-version":  t.version,
-		"tri-service-group":    t.group,
+		headerVersion:          t.version,
+		headerGroup:            t.group,
 		"tri-consumer-appname": application,
 	} {
 		if value != "" {
@@ -282,8 +282,14 @@ func (m *Mesh) publish(out outcome) {
 		}
 	}
 	m.mu.Unlock()
+	answered := false
 	for inv := range affected {
+		waited := inv.plan.Load().waiting
 		m.replan(inv, snap)
+		answered = answered || waited && !inv.plan.Load().waiting
+	}
+	if answered {
+		m.life.refresh() // those who watch gRPC's health service learn of it
 	}
 }
 
@@ -394,6 +400,10 @@ const inboundPrefix = "xds.istio.io/grpc/lds/inbound/"
 
 // askInbound asks the mesh what a server may accept.
 func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
+	if !addr.IsValid() { // not TCP: the mesh has no name for it
+		in.known.Store(true)
+		return
+	}
 	ip := addr.Addr().Unmap()
 	if own, err := netip.ParseAddr(m.config.Node.IP); err == nil && ip.IsUnspecified() {
 		ip = own
