@@ -1,0 +1,99 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// IstiodName is the name in istiod's certificate, which every pod and the test
+// process resolve to [Gateway].
+const IstiodName = "istiod.istio-system.svc"
+
+// Istiod is one replica of the control plane. All replicas share one root.
+type Istiod struct {
+	// constant after construction
+	lab   *Lab
+	index int
+
+	mu      sync.Mutex
+	process *process // nil while it is down; guarded by mu
+}
+
+// port returns the replica's own port in place of istiod's usual one.
+func (i *Istiod) port(usual int) int { return usual + 100*i.index }
+
+// Secure is the address for TLS and tokens, by name: 15012 for the first replica.
+func (i *Istiod) Secure() string {
+	return net.JoinHostPort(IstiodName, strconv.Itoa(i.port(15012)))
+}
+
+// Plain is the address without TLS, by name: 15010 for the first replica.
+func (i *Istiod) Plain() string {
+	return net.JoinHostPort(IstiodName, strconv.Itoa(i.port(15010)))
+}
+
+// DebugURL is the base of istiod's /ready and /debug pages.
+func (i *Istiod) DebugURL() string {
+	return "http://127.0.0.1:" + strconv.Itoa(i.port(18080))
+}
+
+// Start brings the replica up on its ports and waits until it is ready. A
+// replica that runs already is left alone.
+func (i *Istiod) Start(ctx context.Context) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.process != nil && i.process.failure() == nil {
+		return nil
+	}
+	name := "istiod-" + strconv.Itoa(i.index)
+	local := func(port int) string { return "127.0.0.1:" + strconv.Itoa(i.port(port)) }
+	open := func(port int) string { return ":" + strconv.Itoa(i.port(port)) }
+	env := append([]string{
+		"POD_NAME=" + name, "POD_NAMESPACE=istio-system", "SERVICE_ACCOUNT=istiod",
+		"REVISION=default", "CLUSTER_ID=" + i.lab.options.ClusterID,
+		"ISTIOD_CUSTOM_HOST=localhost",
+	}, i.lab.options.IstiodEnv...)
+	p, err := startProcess(i.lab.logs, name, env, filepath.Join(i.lab.binaries, "istiod"), "discovery",
+		"--kubeconfig", i.lab.kubeconfig, "--meshConfig", i.lab.meshConfig, "--domain", "cluster.local",
+		"--grpcAddr", open(15010), "--secureGRPCAddr", open(15012),
+		"--httpsAddr", local(15017), "--httpAddr", local(18080), "--monitoringAddr", local(15014))
+	if err != nil {
+		return err
+	}
+	i.process = p
+	return p.ready(ctx, httpReady(i.DebugURL()+"/ready"))
+}
+
+// Kill ends the replica as a crash does (SIGKILL): its connections are reset.
+func (i *Istiod) Kill() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.process != nil {
+		i.process.kill()
+		i.process = nil
+	}
+}
+
+// Stop ends the replica as a rollout does (SIGTERM).
+func (i *Istiod) Stop() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.process != nil {
+		i.process.stop(10 * time.Second)
+		i.process = nil
+	}
+}
+
+// Restart kills the replica and starts it again on the same ports.
+func (i *Istiod) Restart(ctx context.Context) error {
+	i.Kill()
+	if err := i.Start(ctx); err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
+	return nil
+}

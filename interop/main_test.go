@@ -1,0 +1,42 @@
+package interop
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/proxyless/proxyless/interop/kubelet"
+	"github.com/proxyless/proxyless/interop/lab"
+)
+
+var suite = lab.NewSuite(lab.Options{
+	Programs: []lab.Program{
+		{Name: "inspect", Package: "./internal/inspect"},
+		{Name: "provider", Dir: "..", Package: "./examples/greeting/provider"},
+		{Name: "consumer", Dir: "..", Package: "./examples/greeting/consumer"},
+	},
+	Images: map[string]kubelet.Image{
+		"lab/inspect":       {Program: "inspect"},
+		"greeting-provider": {Program: "provider", EntryPoint: "/greeting"},
+		"greeting-consumer": {Program: "consumer", EntryPoint: "/greeting"},
+	},
+})
+
+func TestMain(m *testing.M) { os.Exit(suite.Main(m)) }
+
+// within is the test's context with a limit.
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// apply applies a manifest.
+func apply(t testing.TB, l *lab.Lab, manifest string) {
+	t.Helper()
+	if err := l.Apply(within(t, 20*time.Second), manifest); err != nil {
+		t.Fatal(err)
+	}
+}
