@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
@@ -196,34 +197,41 @@ func (s *endpointSet) buildTiers(prev *endpointSet) {
 // the localities among one another (gRFC A27), so that the largest is 65535.
 // It returns nil when all are equal.
 func shares(endpoints []endpoint, localities []locality) []uint16 {
-	var weights []float64
-	least, most := 0.0, 0.0
-	for _, l := range localities {
-		sum := 0.0
-		for _, e := range endpoints[l.first : l.first+l.count] {
-			sum += float64(e.weight)
-		}
-		scale := 1.0
-		if l.weight > 0 && sum > 0 {
-			scale = float64(l.weight) / sum
-		}
-		for _, e := range endpoints[l.first : l.first+l.count] {
-			w := float64(e.weight) * scale
-			if len(weights) == 0 || w < least {
-				least = w
-			}
-			most = max(most, w)
-			weights = append(weights, w)
+	least, most := math.Inf(1), 0.0
+	for i := range localities {
+		l := &localities[i]
+		scale := l.scale(endpoints)
+		for j := range endpoints[l.first : l.first+l.count] {
+			w := float64(endpoints[l.first+j].weight) * scale
+			least, most = min(least, w), max(most, w)
 		}
 	}
 	if most-least <= most*1e-6 {
 		return nil
 	}
-	scaled := make([]uint16, len(weights))
-	for i, w := range weights {
-		scaled[i] = uint16(max(1, w/most*65535+0.5))
+	var scaled []uint16
+	for i := range localities {
+		l := &localities[i]
+		scale := l.scale(endpoints) / most * 65535
+		for _, e := range endpoints[l.first : l.first+l.count] {
+			scaled = append(scaled, uint16(max(1, float64(e.weight)*scale+0.5)))
+		}
 	}
 	return scaled
+}
+
+// scale is what an endpoint's weight counts in the locality, relative to the
+// other localities; 1 where the locality's weight is just the sum of its
+// endpoints', as istiod sends it.
+func (l *locality) scale(endpoints []endpoint) float64 {
+	sum := uint64(0)
+	for i := range endpoints[l.first : l.first+l.count] {
+		sum += uint64(endpoints[l.first+i].weight)
+	}
+	if l.weight == 0 || sum == 0 {
+		return 1
+	}
+	return float64(l.weight) / float64(sum)
 }
 
 // inherit takes over the cells of the endpoints that stay. Assignments change

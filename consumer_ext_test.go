@@ -393,7 +393,9 @@ func TestAClosedReferenceIsForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	inv.Close()
-	_, err := cp.WaitRequest(t.Context(), func(r meshtest.Request) bool { return r.TypeURL == meshtest.ClusterLoadAssignmentType && len(r.Names) == 0 })
+	_, err := cp.WaitRequest(t.Context(), func(r meshtest.Request) bool {
+		return r.TypeURL == meshtest.ClusterLoadAssignmentType && len(r.Names) == 0
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,17 +130,22 @@ func (d *decoding) enter() (outer int) {
 
 // leave ends what enter started: the path of the message comes before what was
 // noted since. An element of a list is called by its name, or by its index
-// where it has none, so that paths stay the same when the list grows.
+// where it has none, so that paths stay the same when the list grows; of
+// elements with the same name, as istiod makes them of a VirtualService with
+// several matches, a path is noted once.
 func (d *decoding) leave(outer int, field, name string, i int) {
-	if len(d.ignored) > d.level {
+	if noted := d.ignored[d.level:]; len(noted) > 0 {
 		if name == "" && i >= 0 {
 			name = strconv.Itoa(i)
 		}
 		if name != "" {
 			field += "[" + name + "]"
 		}
-		for j := d.level; j < len(d.ignored); j++ {
-			d.ignored[j] = field + "." + d.ignored[j]
+		d.ignored = d.ignored[:d.level]
+		for _, below := range noted {
+			if path := field + "." + below; !slices.Contains(d.ignored[outer:], path) {
+				d.ignored = append(d.ignored, path)
+			}
 		}
 	}
 	d.level = outer

@@ -28,7 +28,7 @@ var floors = []struct {
 	{"decode", "decoding wire_address wire_ads wire_lds wire_rds wire_match wire_cds wire_eds"},
 	{"state", "discovery snapshot"},
 	{"transport", "stream conn"},
-	{"choice", "balancer plan"},
+	{"choice", "balancer routing compile plan"},
 	{"call", "invoker"},
 	{"serve", "health server dispatch qos qos_access qos_commands"},
 	{"door", "proxyless doc"},

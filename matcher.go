@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"context"
 	"regexp"
 	"strconv"
 	"strings"
@@ -157,11 +158,17 @@ func textContains(s, part string, fold bool) bool {
 	return false
 }
 
-// callHeaders is what header matchers see of a call on its way out.
+// callHeaders is what header matchers see of a call on its way out. Of the
+// call's own metadata it copies only what is looked at, and the last header
+// looked at is remembered, since routes tend to look at the same one.
 type callHeaders struct {
-	md        metadata.MD // outgoing, keys in lower case
+	md        metadata.MD     // set on every call, keys in lower case; wins over the call's own
+	ctx       context.Context // of the call, with its outgoing metadata; may be nil
 	authority string
 	path      string // "/package.Service/Method"
+
+	lastName   string
+	lastValues []string
 }
 
 // get returns the value of a header; several are joined with ",". The pseudo
@@ -180,7 +187,7 @@ func (h *callHeaders) get(name string) (value string, present bool) {
 	case "content-type":
 		return "application/grpc", true
 	}
-	values := h.md[name]
+	values := h.values(name)
 	if len(values) == 0 || strings.HasSuffix(name, "-bin") {
 		return "", false
 	}
@@ -188,6 +195,16 @@ func (h *callHeaders) get(name string) (value string, present bool) {
 		return values[0], true
 	}
 	return strings.Join(values, ","), true
+}
+
+func (h *callHeaders) values(name string) []string {
+	if values := h.md[name]; len(values) > 0 || h.ctx == nil {
+		return values
+	}
+	if h.lastName != name {
+		h.lastName, h.lastValues = name, metadata.ValueFromOutgoingContext(h.ctx, name)
+	}
+	return h.lastValues
 }
 
 // matchDomain finds the virtual host for an authority: an exact domain wins

@@ -11,8 +11,20 @@ import (
 
 // fuzzDecode checks what holds for every decoder: it does not panic, it gives
 // an error or a result and never both, it gives the same again, and it leaves
-// the response as it was.
+// the response as it was. It starts from what istiod sends, and from seeds for
+// what istiod did not send when it was asked.
 func fuzzDecode(f *testing.F, k kind, check func(*testing.T, decoded), seeds ...rawProto) {
+	for _, answer := range istiodAnswers(f) {
+		response, err := decodeADSResponse(answer)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, r := range response.resources {
+			if r.typeURL == k.typeURL() {
+				f.Add(r.value)
+			}
+		}
+	}
 	for _, seed := range seeds {
 		f.Add([]byte(seed))
 	}
@@ -144,7 +156,9 @@ func FuzzUsualEndpoint(f *testing.F) {
 }
 
 func FuzzDecodeADSResponse(f *testing.F) {
-	f.Add([]byte(rawProto{}.text(1, "v").packed(2, "envoy.config.cluster.v3.Cluster", rawCluster()).text(4, kindCluster.typeURL()).text(5, "n")))
+	for _, answer := range istiodAnswers(f) {
+		f.Add(answer)
+	}
 	f.Add([]byte(rawProto{}.packed(2, wrapperType, rawProto{}.packed(2, "envoy.config.cluster.v3.Cluster", rawCluster()).text(3, reviews))))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		got, err := decodeADSResponse(raw)

@@ -1,0 +1,320 @@
+package proxyless
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// target is what one Invoker refers to. It is constant.
+type target struct {
+	iface, version, group string
+	providedBy            string   // as the user wrote it
+	listeners             []string // the names asked of the mesh; the first one that exists counts
+	headers               metadata.MD
+	timeout               time.Duration // of calls whose context has no deadline; 0 is none
+}
+
+// listenerNames are the names to ask for a host and a port, which is empty
+// where the choice is left to the mesh. istiod completes a short name, and
+// name.namespace for the workload's own namespace only (tried): names that may
+// mean a Service of another namespace are asked for in full first, and as they
+// are too, since they may also be hosts of a ServiceEntry.
+func listenerNames(host, port, domain string) []string {
+	names := []string{host}
+	labels := strings.Split(host, ".")
+	if len(labels) == 2 || len(labels) == 3 && labels[2] == "svc" {
+		names = []string{labels[0] + "." + labels[1] + ".svc." + domain, host}
+	}
+	if port != "" {
+		for i := range names {
+			names[i] += ":" + port
+		}
+	}
+	return names
+}
+
+// planner compiles plans and keeps the endpoint sets that they share. Only the
+// ADS loop uses it.
+type planner struct {
+	table *connTable
+	sets  map[string]*endpointSet // current set by cluster name
+}
+
+func newPlanner(table *connTable) *planner {
+	return &planner{table: table, sets: map[string]*endpointSet{}}
+}
+
+// compile makes the plan of a target. The plan has a problem while the chain
+// is not whole.
+func (pl *planner) compile(snap *snapshot, t *target) *plan {
+	c := compilation{planner: pl, snap: snap, target: t, plan: &plan{headers: t.headers, superseded: make(chan struct{}), name: existing(snap, t.listeners)}}
+	c.compile()
+	pl.hold(c.plan)
+	return c.plan
+}
+
+// hold counts a plan as a user of its endpoint sets.
+func (pl *planner) hold(p *plan) {
+	pl.table.mu.Lock()
+	defer pl.table.mu.Unlock()
+	for _, s := range p.sets {
+		s.plans++
+	}
+}
+
+// drop is the opposite of hold. Sets that no plan uses any more are retired.
+func (pl *planner) drop(p *plan) {
+	var idle []*endpointSet
+	pl.table.mu.Lock()
+	for _, s := range p.sets {
+		if s.plans--; s.plans == 0 {
+			idle = append(idle, s)
+		}
+	}
+	pl.table.mu.Unlock()
+	for _, s := range idle {
+		if pl.sets[s.cluster.name] == s {
+			delete(pl.sets, s.cluster.name)
+		}
+		s.retire()
+	}
+}
+
+// set returns the endpoint set of a cluster, made from the current one where
+// the assignment changed.
+func (pl *planner) set(c *cluster, a *assignment) *endpointSet {
+	current := pl.sets[c.name]
+	if current != nil && current.cluster == c && current.from == a {
+		return current
+	}
+	s := newEndpointSet(pl.table, c, a, current)
+	pl.sets[c.name] = s
+	return s
+}
+
+// existing is the first of the listeners that exists, else the first of which
+// that is not known yet.
+func existing(snap *snapshot, names []string) string {
+	for _, want := range []resourceStatus{statusAccepted, statusRejected, statusRequested} {
+		for _, name := range names {
+			if state := snap.get(kindListener, name); state != nil && state.status == want {
+				return name
+			}
+		}
+	}
+	return names[0]
+}
+
+// compilation is the state of compiling one plan.
+type compilation struct {
+	planner *planner
+	snap    *snapshot
+	target  *target
+	plan    *plan
+	links   []string // the chain so far, for errors
+	planned []plannedRoute
+	sets    map[*endpointSet]struct{}
+}
+
+func (c *compilation) compile() {
+	l := c.listener()
+	if l == nil {
+		return
+	}
+	routes := c.routes(l)
+	if routes == nil {
+		return
+	}
+	host := c.virtualHost(routes)
+	if host == nil {
+		return
+	}
+	c.plan.host = host.name
+	// The authority is what the route was chosen by; it is given per call since
+	// connections are shared between services.
+	c.plan.options = []grpc.CallOption{grpc.CallAuthority(c.plan.name), grpc.CallContentSubtype("proto")}
+	for i := range host.routes {
+		if r := &host.routes[i]; r.match.never == "" && c.plan.problem == nil {
+			c.route(l, r)
+		}
+	}
+	for s := range c.sets { // also of a plan with a problem: its drop retires them
+		c.plan.sets = append(c.plan.sets, s)
+	}
+	if c.plan.problem == nil {
+		c.plan.routes = newRouteTable(c.planned)
+	}
+}
+
+// listener finds the listener that answers for the target, choosing the port
+// where that is left to the mesh.
+func (c *compilation) listener() *listener {
+	state := c.need(kindListener, c.plan.name)
+	if state != nil && len(state.ports) > 0 {
+		state = c.choosePort(state.ports)
+	}
+	if state == nil {
+		return nil
+	}
+	c.plan.name = state.name
+	l, _ := state.value.(*listener)
+	if l == nil || l.routeName == "" && l.inline == nil {
+		c.fail(StageListener, state.name, "it is not made for callers", "refer to a Service, not to an inbound listener")
+		return nil
+	}
+	return l
+}
+
+// choosePort takes the only port, else the only one with routes.
+func (c *compilation) choosePort(names []string) *resourceState {
+	if len(names) == 1 {
+		return c.need(kindListener, names[0])
+	}
+	var routed []*resourceState
+	var ports []string
+	for _, name := range names {
+		_, port := splitPort(name)
+		ports = append(ports, port)
+		state := c.need(kindListener, name)
+		if state == nil {
+			return nil
+		}
+		l, _ := state.value.(*listener)
+		if l == nil {
+			continue
+		}
+		routes := c.routes(l)
+		if routes == nil {
+			return nil
+		}
+		if len(routes.virtualHosts) > 0 {
+			routed = append(routed, state)
+		}
+	}
+	if len(routed) == 1 {
+		return routed[0]
+	}
+	reason := fmt.Sprintf("the Service has %d ports with routes among %s", len(routed), strings.Join(ports, ", "))
+	c.fail(StageListener, c.target.providedBy, reason, "say which with proxyless.Port, or write the port behind the name in providedBy")
+	return nil
+}
+
+func (c *compilation) routes(l *listener) *routeConfig {
+	if l.inline != nil {
+		return l.inline
+	}
+	if state := c.need(kindRoute, l.routeName); state != nil {
+		return state.value.(*routeConfig)
+	}
+	return nil
+}
+
+func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
+	if len(routes.virtualHosts) == 0 {
+		c.fail(StageRoute, routes.name, "the port has a listener but no routes: the mesh takes it for something else than HTTP or gRPC",
+			"name the Service's port grpc-... (or http-...), or give it appProtocol: grpc")
+		return nil
+	}
+	host := matchDomain(routes.virtualHosts, c.plan.name)
+	if host == nil {
+		c.fail(StageRoute, routes.name, fmt.Sprintf("no virtual host has the domain %s", c.plan.name), "refer to the Service by one of its names in the mesh")
+	}
+	return host
+}
+
+// route plans one route. A cluster that does not exist fails its own share of
+// the calls only; one that is not known yet keeps the whole plan waiting.
+func (c *compilation) route(l *listener, r *route) {
+	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, limit: l.maxStreamDuration}
+	if r.hasMaxDuration {
+		planned.limit = r.maxDuration
+	}
+	sum := uint32(0)
+	links := c.links
+	for _, w := range r.clusters {
+		c.links = links
+		sum += w.weight
+		next := plannedCluster{name: w.name, upTo: sum}
+		if next.set, next.problem = c.cluster(w.name); c.plan.problem != nil {
+			return
+		}
+		planned.clusters = append(planned.clusters, next)
+	}
+	c.links = links
+	if len(planned.clusters) == 0 && planned.failure == "" {
+		planned.failure = "the route names no cluster with a weight"
+	}
+	c.planned = append(c.planned, planned)
+}
+
+// cluster finds a cluster's endpoint set, or why there is none.
+func (c *compilation) cluster(name string) (*endpointSet, *Error) {
+	state := c.need(kindCluster, name)
+	if state == nil {
+		return nil, c.local()
+	}
+	v := state.value.(*cluster)
+	if v.failure != "" {
+		c.fail(StageCluster, name, v.failure, "")
+		return nil, c.local()
+	}
+	if state = c.need(kindEndpoints, v.edsName); state == nil {
+		return nil, c.local()
+	}
+	s := c.planner.set(v, state.value.(*assignment))
+	if c.sets == nil {
+		c.sets = map[*endpointSet]struct{}{}
+	}
+	c.sets[s] = struct{}{}
+	return s, nil
+}
+
+// local takes a problem that is final back from the plan, to be one cluster's
+// own. One that waits stays the plan's.
+func (c *compilation) local() *Error {
+	if c.plan.waiting {
+		return nil
+	}
+	err := c.plan.problem
+	c.plan.problem = nil
+	return err
+}
+
+// need looks up a link of the chain. It returns nil, and gives the plan a
+// problem, where the link holds no value.
+func (c *compilation) need(k kind, name string) *resourceState {
+	state := c.snap.get(k, name)
+	status := statusRequested
+	if state != nil {
+		status = state.status
+	}
+	c.links = append(c.links, fmt.Sprintf("%s %s %s", k, name, status))
+	switch status {
+	case statusAccepted:
+		return state
+	case statusRequested:
+		c.fail(stageOf[k], name, "the control plane has not answered yet", "")
+		c.plan.waiting = true
+	case statusAbsent:
+		c.fail(stageOf[k], name, "the mesh knows nothing of that name", absentAdvice[k])
+	case statusRejected:
+		c.fail(stageOf[k], name, "what the control plane sent was rejected: "+state.rejection, "")
+		c.plan.waiting = true
+	}
+	return nil
+}
+
+var stageOf = [kindCount]Stage{StageListener, StageRoute, StageCluster, StageEndpoint}
+
+var absentAdvice = [kindCount]string{
+	kindListener: "check providedBy (name, name.namespace or full host), the port, and that the Service exists and is visible from this namespace (exportTo, Sidecar)",
+	kindCluster:  "check that the VirtualService's destination exists, and its subset in a DestinationRule",
+}
+
+func (c *compilation) fail(stage Stage, resource, reason, advice string) {
+	c.plan.problem = &Error{Stage: stage, Resource: resource, Reason: reason, Advice: advice, Chain: strings.Join(c.links, " > "), Err: ErrNotReady}
+}

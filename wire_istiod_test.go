@@ -1,0 +1,84 @@
+package proxyless
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// istiodAnswers are the DiscoveryResponses of a real istiod in
+// testdata/istiod, whose README says how they were made.
+func istiodAnswers(t testing.TB) map[string][]byte {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("testdata", "istiod", "*.binpb"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	answers := map[string][]byte{}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers[strings.TrimSuffix(filepath.Base(file), ".binpb")] = raw
+	}
+	return answers
+}
+
+// describeAnswer writes down what is kept of a response and what is ignored.
+func describeAnswer(t *testing.T, raw []byte) string {
+	t.Helper()
+	response, err := decodeADSResponse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, ok := kindOf(response.typeURL)
+	if !ok || response.nonce == "" || response.version == "" {
+		t.Fatalf("type %q, nonce %q, version %q", response.typeURL, response.nonce, response.version)
+	}
+	var b strings.Builder
+	for _, r := range response.resources {
+		got, err := decodeResource(k, r.value)
+		if err != nil || r.typeURL != response.typeURL {
+			t.Fatal(r.typeURL, err)
+		}
+		fmt.Fprintf(&b, "%v %s\n", k, got.name)
+		switch value := got.value.(type) {
+		case *routeConfig:
+			b.WriteString(value.describe())
+		case *assignment:
+			fmt.Fprintf(&b, "%d unusable\n%s", value.unusable, value.describe())
+		default:
+			fmt.Fprintf(&b, "%+v\n", value)
+		}
+		for _, field := range got.ignored {
+			fmt.Fprintf(&b, "ignored %s\n", field)
+		}
+	}
+	return b.String()
+}
+
+// TestIstiodAnswers holds what is kept of a real istiod's answers against
+// testdata/wire; -update writes it anew.
+func TestIstiodAnswers(t *testing.T) {
+	for name, raw := range istiodAnswers(t) {
+		t.Run(name, func(t *testing.T) {
+			golden := filepath.Join("testdata", "wire", name+".golden")
+			got := describeAnswer(t, raw)
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
