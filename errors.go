@@ -57,9 +57,9 @@ func (e *Error) Error() string {
 	}
 	b.WriteString(": ")
 	b.WriteString(e.Reason)
-	if e.Err != nil && !strings.Contains(e.Reason, e.Err.Error()) && !isSentinel(e.Err) {
+	if cause := e.cause(); cause != "" {
 		b.WriteString(": ")
-		b.WriteString(e.Err.Error())
+		b.WriteString(cause)
 	}
 	if e.Advice != "" {
 		b.WriteString("; ")
@@ -73,7 +73,17 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-func isSentinel(err error) bool { return err == ErrClosed || err == ErrNotReady }
+// cause is the text of Err where the reason does not tell it already.
+func (e *Error) cause() string {
+	if e.Err == nil || e.Err == ErrClosed || e.Err == ErrNotReady {
+		return ""
+	}
+	text := e.Err.Error()
+	if strings.Contains(e.Reason, text) || strings.Contains(text, e.Reason) {
+		return ""
+	}
+	return text
+}
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }

@@ -233,8 +233,8 @@ func (a *ads) explain(s *session, err error) *Error {
 		e.Stage, e.Advice = StageIdentity, "the token's namespace and service account must be those of this node: check POD_NAMESPACE and SERVICE_ACCOUNT"
 	case strings.Contains(text, "unknown authority"):
 		e.Advice = fmt.Sprintf("%s must hold istiod's root certificate: mount the ConfigMap istio-ca-root-cert there", a.config.RootCertFile)
-	case strings.Contains(text, "certificate is valid for"):
-		e.Advice = "set Config.ServerName to one of those names, or dial istiod by it"
+	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "cannot validate certificate for"), strings.Contains(text, "not valid for any names"):
+		e.Advice = "set Config.ServerName to a name in istiod's certificate, such as " + defaultControlPlaneHost + ", or dial istiod by it"
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
 		e.Advice = "the port speaks plain text: use 15012, or set dubbo.registry.secure=plaintext"
 	default:
