@@ -6,15 +6,24 @@ import (
 	"net/netip"
 )
 
+// parseIP reads an IP address as netip does.
 func parseIP(b []byte) (netip.Addr, bool) {
-	if ip, ok := parseIPv4(b); ok {
+	if ip, ok := parseUsualIP(b); ok {
 		return ip, true
 	}
 	ip, err := netip.ParseAddr(string(b))
 	return ip.Unmap(), err == nil
 }
 
-// parseIPv4 reads a dotted quad as netip does, without making a string of it.
+// parseUsualIP reads an IP address of a form that Kubernetes writes, without
+// making a string of it. Zones and IPv4 inside IPv6 are left to netip.
+func parseUsualIP(b []byte) (netip.Addr, bool) {
+	if len(b) > 4 && (b[1] == '.' || b[2] == '.' || b[3] == '.') {
+		return parseIPv4(b)
+	}
+	return parseIPv6(b)
+}
+
 func parseIPv4(b []byte) (netip.Addr, bool) {
 	var quad [4]byte
 	for i := range quad {
@@ -46,6 +55,58 @@ func octet(b []byte) (value byte, n int) {
 		return 0, 0
 	}
 	return byte(sum), n
+}
+
+func parseIPv6(b []byte) (netip.Addr, bool) {
+	var ip [16]byte
+	n, gap := 0, -1 // bytes written, and where "::" was
+	if len(b) >= 2 && b[0] == ':' && b[1] == ':' {
+		gap, b = 0, b[2:]
+	}
+	for more := len(b) > 0; more; {
+		value, digits := hexadecimal(b)
+		if digits == 0 || n == len(ip) {
+			return netip.Addr{}, false
+		}
+		binary.BigEndian.PutUint16(ip[n:], value)
+		n, b = n+2, b[digits:]
+		switch {
+		case len(b) == 0:
+			more = false
+		case len(b) == 1 || b[0] != ':':
+			return netip.Addr{}, false
+		case b[1] != ':':
+			b = b[1:]
+		case gap >= 0:
+			return netip.Addr{}, false
+		default:
+			gap, b = n, b[2:]
+			more = len(b) > 0
+		}
+	}
+	if (gap < 0) != (n == len(ip)) {
+		return netip.Addr{}, false
+	}
+	if gap >= 0 {
+		copy(ip[len(ip)-(n-gap):], ip[gap:n])
+		clear(ip[gap : len(ip)-(n-gap)])
+	}
+	return netip.AddrFrom16(ip).Unmap(), true
+}
+
+// hexadecimal reads up to four digits.
+func hexadecimal(b []byte) (value uint16, n int) {
+	for n < len(b) && n < 4 {
+		digit := b[n] - '0'
+		if digit > 9 {
+			if digit = b[n] | 0x20 - 'a'; digit > 5 {
+				break
+			}
+			digit += 10
+		}
+		value, n = value<<4|uint16(digit), n+1
+	}
+	return value, n
 }
 
 // addressSet finds endpoints that are listed twice: an open-addressing table

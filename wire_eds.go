@@ -252,12 +252,12 @@ func usualField(tag byte, b []byte, e *endpoint) bool {
 	return false
 }
 
-// usualSocket takes a SocketAddress of an IPv4 address and a port.
+// usualSocket takes a SocketAddress of an IP address and a port.
 func usualSocket(b []byte, addr *netip.AddrPort) bool {
 	if len(b) < 2 || b[0] != 2<<3|2 || int(b[1]) > len(b)-2 {
 		return false
 	}
-	ip, ok := parseIPv4(b[2 : 2+b[1]])
+	ip, ok := parseUsualIP(b[2 : 2+b[1]])
 	b = b[2+b[1]:]
 	if !ok || len(b) < 2 || b[0] != 3<<3 {
 		return false
@@ -317,21 +317,25 @@ func (f *filling) unusualEndpoint(b []byte, e *endpoint) (use bool, err error) {
 // socket address with an IP and a port can be called.
 func (f *filling) address(host oneof, e *endpoint) (ok bool, err error) {
 	var address []byte
-	if host.num == 1 {
-		if address, err = submessage(host.val, 1, "address"); err != nil {
-			return false, err
+	c := walk(host.val)
+	for host.num == 1 && c.next() {
+		switch c.num {
+		case 1:
+			c.message("address", &address)
+		case 4:
+			f.ignore("endpoints[*].lb_endpoints[*].endpoint.additional_addresses")
 		}
 	}
-	var kind oneof
-	c := walk(address)
-	for c.next() {
-		if c.num <= 3 {
-			kind.message(&c, "address")
-		}
-	}
-	if c.err != nil || kind.num != 1 {
-		f.ignore("endpoints[*].lb_endpoints[*].endpoint.address (not a socket address)")
+	if c.err != nil {
 		return false, c.err
+	}
+	kind, err := decodeAddress(address)
+	if err != nil {
+		return false, inField("address", err)
+	}
+	if kind.num != 1 {
+		f.ignore("endpoints[*].lb_endpoints[*].endpoint.address (not a socket address)")
+		return false, nil
 	}
 	name, port, err := decodeSocketAddress(kind.val)
 	if err != nil {
@@ -344,6 +348,17 @@ func (f *filling) address(host oneof, e *endpoint) (ok bool, err error) {
 	}
 	f.ignore(fmt.Sprintf("endpoints[*].lb_endpoints[%s:%d].endpoint.address (not an IP address with a port)", name, port))
 	return false, nil
+}
+
+// decodeAddress reads an envoy.config.core.v3.Address.
+func decodeAddress(b []byte) (kind oneof, err error) {
+	c := walk(b)
+	for c.next() {
+		if c.num <= 3 {
+			kind.message(&c, "address")
+		}
+	}
+	return kind, c.err
 }
 
 // decodeSocketAddress reads an envoy.config.core.v3.SocketAddress; the port is

@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"net/netip"
@@ -80,6 +81,10 @@ func TestAssignment(t *testing.T) {
 				rawEndpoint("10.0.0.1", 16384, 1, 1), rawEndpoint("10.0.0.1", 65535, 1, 1))),
 			"eu/a/ priority 0 weight 1: [2001:db8::1]:80 [fe80::1%eth0]:443 10.0.0.1:1 10.0.0.1:127 10.0.0.1:16384 10.0.0.1:65535\n", 0, nil,
 		},
+		"several addresses: the first is called": {
+			rawCLA(rawLocality("eu", "a", 0, 1, rawProto{}.num(2, 1).msg(1, rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.text(2, "10.0.0.1").num(3, 80))).msg(4, rawProto{})))),
+			"eu/a/ priority 0 weight 1: 10.0.0.1:80\n", 0, []string{"endpoints[*].lb_endpoints[*].endpoint.additional_addresses"},
+		},
 		"what cannot be called": {
 			rawCLA(rawLocality("eu", "a", 0, 1, rawEndpoint("db.example.org", 80, 1, 1), rawEndpoint("10.0.0.1", 0, 1, 1), rawEndpoint("10.0.0.01", 80, 1, 1), up(""),
 				rawSocketEndpoint(rawProto{}.text(2, "10.0.0.1").num(3, 80).text(4, "http")), rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.msg(2, rawProto{}.text(1, "/run/x.sock")))),
@@ -132,6 +137,7 @@ func TestAssignmentThatIsRejected(t *testing.T) {
 	heavy := rawProto{}.wrap(4, math.MaxUint32)
 	const at = "endpoints[0].lb_endpoints[1]."
 	for want, raw := range map[string]rawProto{
+		"endpoints[0].lb_endpoints: more than 1048576 list elements in one resource": rawCLA(bytes.Repeat(rawProto{}.msg(2, nil), maxElements)),
 		"cluster_name: missing": rawProto{}.msg(2, rawProto{}),
 		at + "endpoint.address.socket_address.port_value: 65536 is not a port":              second(rawEndpoint("10.0.0.2", 65536, 1, 1)),
 		at + "endpoint.address.socket_address.address: wire type 0 instead of 2":            second(rawSocketEndpoint(rawProto{}.num(2, 1))),
@@ -155,6 +161,8 @@ func TestAddressesAreReadAsNetipReadsThem(t *testing.T) {
 	for _, s := range []string{
 		"0.0.0.0", "255.255.255.255", "1.2.3.4", "10.20.30.40", "100.200.100.200", "256.1.1.1", "1.256.1.1", "1.1.1.256", "01.2.3.4", "1.2.3.04", "1.2.3", "1.2.3.4.5", "1.2.3.4.",
 		".1.2.3.4", "1..2.3", "1.2.3.", "", "a.b.c.d", "1.2.3.4a", "1.2.3.4 ", "1111.2.3.4", "::", "::1", "::1.2.3.4", "2001:db8::8a2e:370:7334", "fe80::1%lo", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8:9", "::ffff:1.2.3.4", "[::1]",
+		"1::", "1::2", "1:2:3:4:5:6:7::", "::2:3:4:5:6:7:8", "1:2:3:4:5:6::8", "1:2:3:4:5:6:7::8", "::1:2:3:4:5:6:7:8", "1::2::3", ":::", ":", "1:", ":1", "1:::2", "12345::", "0001::", "FFFF::abCD", "::g",
+		"fd00:10:244::1f", "::ffff:102:304", "::ffff:0:1.2.3.4",
 	} {
 		want, err := netip.ParseAddr(s)
 		got, ok := parseIP([]byte(s))
@@ -195,13 +203,18 @@ func TestUsualEndpointIsWhatIstiodSends(t *testing.T) {
 }
 
 func TestTenThousandEndpointsTakeFewAllocations(t *testing.T) {
-	raw := rawAssignment(10_000)
-	allocs := testing.AllocsPerRun(5, func() {
-		if got, err := decodeResource(kindEndpoints, raw); err != nil || len(got.value.(*assignment).endpoints) != 10_000 {
-			t.Fatal(err)
+	var v6 []rawProto
+	for i := range 10_000 {
+		v6 = append(v6, rawEndpoint(fmt.Sprintf("fd00:10:244:%x::%x", i>>8, i), 50052, 1, 1))
+	}
+	for name, raw := range map[string]rawProto{"IPv4": rawAssignment(10_000), "IPv6": rawCLA(rawLocality("eu", "a", 0, 1, v6...))} {
+		allocs := testing.AllocsPerRun(5, func() {
+			if got, err := decodeResource(kindEndpoints, raw); err != nil || len(got.value.(*assignment).endpoints) != 10_000 {
+				t.Fatal(err)
+			}
+		})
+		if allocs > 30 {
+			t.Errorf("%s: %v allocations", name, allocs)
 		}
-	})
-	if allocs > 30 {
-		t.Errorf("%v allocations", allocs)
 	}
 }

@@ -146,6 +146,7 @@ func FuzzDecodeAssignment(f *testing.F) {
 func FuzzUsualEndpoint(f *testing.F) {
 	f.Add([]byte(rawEndpoint("10.244.13.7", 50052, 1, 1)))
 	f.Add([]byte("10.244.13.7"))
+	f.Add([]byte("fd00:10:244::1f"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		checkUsualEndpoint(t, raw)
 		want, err := netip.ParseAddr(string(raw))
