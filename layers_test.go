@@ -26,19 +26,19 @@ var floors = []struct {
 	{"model", "resource matcher listener route cluster endpoints"},
 	{"decode", "decoding wire_address wire_ads wire_lds wire_rds wire_match wire_cds wire_eds"},
 	{"state", "discovery snapshot"},
-	{"transport", "stream conn"},
+	{"transport", "session stream conn"},
 	{"choice", "balancer routing compile plan"},
 	{"call", "invoker"},
 	{"serve", "health server dispatch qos qos_access qos_commands"},
-	{"door", "proxyless doc"},
+	{"door", "proxyless refer inbound doc"},
 }
 
 // owners lists every go statement of the package, by file and function. Each
 // ends on Close, as the comment beside it says.
 var owners = map[string]int{
 	"proxyless.go Join":       1, // the ADS loop
-	"stream.go dial":          1, // a session's receiver
-	"stream.go converse":      1, // its sender
+	"session.go dial":         1, // a session's receiver
+	"session.go converse":     1, // its sender
 	"qos.go start":            1, // the QoS server
 	"server.go ServeListener": 1, // a grpc.Server's accept loop
 	"server.go stop":          1, // its graceful stop

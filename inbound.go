@@ -1,0 +1,91 @@
+package proxyless
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// inbound is what the mesh has said about the calls that a server accepts. asked
+// is guarded by Mesh.mu.
+type inbound struct {
+	asked  time.Time
+	refuse *atomic.Pointer[Error] // the server's
+	known  atomic.Bool            // the listener arrived, or counts as absent
+}
+
+// inboundPrefix names the listeners that istiod makes for what a proxyless
+// workload accepts.
+const inboundPrefix = "xds.istio.io/grpc/lds/inbound/"
+
+// askInbound asks the mesh what a server may accept.
+func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
+	if !addr.IsValid() { // not TCP: the mesh has no name for it
+		in.known.Store(true)
+		return
+	}
+	ip := addr.Addr().Unmap()
+	if own, err := netip.ParseAddr(m.config.Node.IP); err == nil && ip.IsUnspecified() {
+		ip = own
+	}
+	name := inboundPrefix + netip.AddrPortFrom(ip, addr.Port()).String()
+	m.mu.Lock()
+	in.asked = time.Now()
+	m.inbound[name] = in
+	m.mu.Unlock()
+	m.ads.do(func(d *discovery, now time.Time) { d.refer(now, name) })
+}
+
+// inboundAnswered says that a provider need not wait for policy any longer.
+// istiod finds a workload by its ready pod only and is silent about others, so
+// that the first answer of any kind is enough, or the end of the timer.
+func (m *Mesh) inboundAnswered(in *inbound) bool {
+	m.mu.Lock()
+	asked := in.asked
+	m.mu.Unlock()
+	return in.known.Load() || m.counts.responses.Load() > 0 || !asked.IsZero() && time.Since(asked) >= m.config.ResourceTimeout
+}
+
+// govern applies an inbound listener. Policy that cannot be evaluated here
+// fails closed: every call is refused. The absence of a listener that was once
+// received keeps its policy, since a workload that turns not ready loses its
+// listener.
+func (m *Mesh) govern(in *inbound, state *resourceState) {
+	if state == nil || state.status == statusRequested {
+		return
+	}
+	in.known.Store(true)
+	l, _ := state.value.(*listener)
+	if l == nil {
+		return
+	}
+	refusal := l.refusal()
+	if old := in.refuse.Swap(refusal); refusal != nil && (old == nil || old.Reason != refusal.Reason) {
+		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, l.name, keyError, refusal.Reason)
+	}
+}
+
+// refusal is why no call may be accepted under an inbound listener; nil when
+// plain text without authorization is what the mesh asks for.
+func (l *listener) refusal() *Error {
+	e := &Error{Stage: StageProvider, Resource: l.name, Code: codes.PermissionDenied}
+	for _, chain := range l.inbound {
+		if len(chain.filters) > 0 {
+			e.Reason = fmt.Sprintf("filter chain %s has the filters %s, which are not evaluated", chain.name, strings.Join(chain.filters, ", "))
+			e.Advice = "remove the AuthorizationPolicy of this workload"
+			return e
+		}
+	}
+	for _, chain := range l.inbound {
+		if !chain.tls {
+			return nil
+		}
+	}
+	e.Reason = "the mesh demands mutual TLS, which is not spoken"
+	e.Advice = "set PeerAuthentication to PERMISSIVE or DISABLE, and remove the label security.istio.io/tlsMode"
+	return e
+}
