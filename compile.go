@@ -274,9 +274,9 @@ func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 }
 
 // local takes a problem that is final back from the plan, to be one cluster's
-// own. One that waits stays the plan's.
+// own. One that may end stays the plan's.
 func (c *compilation) local() *Error {
-	if c.plan.waiting {
+	if c.plan.gap {
 		return nil
 	}
 	err := c.plan.problem
@@ -298,12 +298,12 @@ func (c *compilation) need(k kind, name string) *resourceState {
 		return state
 	case statusRequested:
 		c.fail(stageOf[k], name, "the control plane has not answered yet", "")
-		c.plan.waiting = true
+		c.plan.waiting, c.plan.gap = true, true
 	case statusAbsent:
 		c.fail(stageOf[k], name, "the mesh knows nothing of that name", absentAdvice[k])
 	case statusRejected:
-		c.fail(stageOf[k], name, "what the control plane sent was rejected: "+state.rejection, "")
-		c.plan.waiting = true
+		c.fail(stageOf[k], name, "what the control plane sent was rejected: "+state.rejection, "the log and /snapshot have the whole list")
+		c.plan.gap = true
 	}
 	return nil
 }

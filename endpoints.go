@@ -30,7 +30,7 @@ type assignment struct {
 type locality struct {
 	region, zone, subZone string
 	priority              uint32
-	weight                uint32 // load_balancing_weight; 0 where absent
+	weight                uint32 // load_balancing_weight; where no locality has one, the sum of its endpoints'
 	first, count          int    // endpoints[first : first+count]
 }
 

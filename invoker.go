@@ -174,6 +174,13 @@ func (a *attempt) open(ctx context.Context, desc *grpc.StreamDesc, method string
 	return stream, err
 }
 
+// overdue says that the control plane has been in trouble for so long that
+// calls wait for its first word no longer. While it answers, the does-not-exist
+// timer speaks instead.
+func (inv *Invoker) overdue() bool {
+	return inv.trouble() != nil && !time.Now().Before(inv.giveUp)
+}
+
 // repick is how often a waiting call looks again: each look may dial one more
 // endpoint, so that one which does not answer holds nobody up for long (gRFC
 // A61 staggers connection attempts by the same 250 ms).
@@ -192,7 +199,7 @@ func (inv *Invoker) wait(ctx context.Context, method string, blocked obstacle, o
 		if a, blocked = p.pick(ctx, method); a.conn != nil {
 			return a, nil
 		}
-		if !patient && (!blocked.hopeful || p.waiting && !time.Now().Before(inv.giveUp)) {
+		if !patient && (!blocked.hopeful || p.waiting && inv.overdue()) {
 			return a, inv.describe(p, blocked)
 		}
 		select {

@@ -22,7 +22,8 @@ type plan struct {
 	host    string            // the virtual host in force
 
 	problem *Error // set when no call can be routed
-	waiting bool   // the problem may end by itself: an answer is outstanding
+	waiting bool   // the problem ends by itself: an answer is outstanding
+	gap     bool   // the chain may yet close: waiting, or refused while nothing good is held
 
 	superseded chan struct{} // closed when another plan takes over
 	sets       []*endpointSet

@@ -208,7 +208,7 @@ func (m *Mesh) tellOnce(key string, say func()) {
 // still close, or was rejected, the last whole one stays in force.
 func (m *Mesh) replan(inv *Invoker, snap *snapshot) {
 	next := m.planner.compile(snap, &inv.target)
-	if next.waiting && inv.plan.Load().complete() {
+	if next.gap && inv.plan.Load().complete() {
 		m.planner.drop(next)
 		return
 	}

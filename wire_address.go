@@ -110,11 +110,16 @@ func hexadecimal(b []byte) (value uint16, n int) {
 }
 
 // addressSet finds endpoints that are listed twice: an open-addressing table
-// of indexes into the endpoints, plus one.
+// of indexes into the endpoints. A slot has the index, plus one, in its low
+// bits and a part of the hash above it, so that two different addresses hardly
+// ever have to be compared.
 type addressSet struct {
 	slots []uint32
 	shift uint8
 }
+
+// indexBits is enough for maxElements, and one.
+const indexBits = 21
 
 func (s *addressSet) init(n int) {
 	log := max(bits.Len(uint(n+n/2)), 3) // at most two thirds full
@@ -123,19 +128,22 @@ func (s *addressSet) init(n int) {
 
 // add says whether the address of the last endpoint is a new one.
 func (s *addressSet) add(endpoints []endpoint, addr netip.AddrPort) bool {
+	hash := hashAddress(addr)
+	mine := uint32(hash)<<indexBits | uint32(len(endpoints))
 	mask := uint64(len(s.slots) - 1)
-	for at := hashAddress(addr) >> s.shift; ; at = (at + 1) & mask {
+	for at := hash >> s.shift; ; at = (at + 1) & mask {
 		slot := s.slots[at]
 		if slot == 0 {
-			s.slots[at] = uint32(len(endpoints))
+			s.slots[at] = mine
 			return true
 		}
-		if endpoints[slot-1].addr == addr {
+		if (slot^mine)>>indexBits == 0 && endpoints[slot&(1<<indexBits-1)-1].addr == addr {
 			return false
 		}
 	}
 }
 
+// hashAddress spreads well in its high bits, and well enough in its low ones.
 func hashAddress(addr netip.AddrPort) uint64 {
 	ip := addr.Addr().As16()
 	const odd = 0x9E3779B97F4A7C15

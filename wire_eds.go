@@ -80,7 +80,6 @@ func (d *decoding) localityParts(b []byte) (p localityParts, err error) {
 			c.message("locality", &name)
 		case 2:
 			c.is(protowire.BytesType, "lb_endpoints")
-			d.keep(&c, "lb_endpoints")
 			p.count++
 		case 3:
 			c.message("load_balancing_weight", &weight)
@@ -92,6 +91,8 @@ func (d *decoding) localityParts(b []byte) (p localityParts, err error) {
 			d.ignore("endpoints[*].leds_cluster_locality_config")
 		}
 	}
+	d.kept += p.count
+	d.keep(&c, "lb_endpoints")
 	value, err := decodeWrapped(weight)
 	c.fail(inField("load_balancing_weight", err))
 	p.weight, p.weighted = uint32(value), weight != nil
