@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/proxyless/proxyless"
@@ -90,10 +92,16 @@ func (d *demo) startProvider(ctx context.Context, name string, p place) error {
 	server := mesh.NewServer()
 	greeter := &app.Greeter{Host: p.greets, Out: d.out}
 	greetpb.RegisterGreetingServiceServer(server.With(proxyless.Version(version)), greeter)
+	// Bound here, and not by Serve in its own time, so that the consumer finds
+	// both from its first call on.
+	lis, err := net.Listen("tcp", net.JoinHostPort(p.host, strconv.Itoa(p.port)))
+	if err != nil {
+		return err
+	}
 	// The providers outlast an interrupt, so that the consumer ends first.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(serving) }() // close stops and awaits it
+	go func() { served <- server.ServeListener(serving, lis) }() // close stops and awaits it
 	d.closers = append(d.closers, func() error {
 		stop()
 		return <-served
