@@ -40,7 +40,7 @@ type ads struct {
 	machine  *discovery
 	session  *session
 	attempts int    // since the last session that got an answer
-	said     string // the last trouble logged, so that it is not repeated
+	said     string // which trouble was logged last, so that it is not repeated
 }
 
 // Limits of the stream.
@@ -185,9 +185,10 @@ func (a *ads) ended(e event) time.Duration {
 	a.attempts++
 	trouble := a.explain(s, e.err)
 	a.trouble.Store(trouble)
-	if text := trouble.Error(); text != a.said {
-		a.said = text
-		a.log.Warn("control plane cannot be used; trying again", keyError, text)
+	// Not the reason: it may tell the time, and would be news at each attempt.
+	if key := string(trouble.Stage) + trouble.Resource + trouble.Advice; key != a.said {
+		a.said = key
+		a.log.Warn("control plane cannot be used; trying again", keyError, trouble.Error())
 	}
 	replicas := len(a.config.ControlPlanes)
 	if a.attempts%replicas != 0 {
@@ -227,6 +228,8 @@ func (a *ads) explain(s *session, err error) *Error {
 		e.Advice = fmt.Sprintf("%s must hold istiod's root certificate: mount the ConfigMap istio-ca-root-cert there", a.config.RootCertFile)
 	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "cannot validate certificate for"), strings.Contains(text, "not valid for any names"):
 		e.Advice = "set Config.ServerName to a name in istiod's certificate, such as " + defaultControlPlaneHost + ", or dial istiod by it"
+	case strings.Contains(text, "error reading server preface") && a.config.plainTextTo(s.address):
+		e.Advice = "the port may speak TLS: use 15010 for plain text, or drop dubbo.registry.secure=plaintext"
 	case strings.Contains(text, "first record does not look like a TLS handshake"):
 		e.Advice = "the port speaks plain text: use 15012, or set dubbo.registry.secure=plaintext"
 	default:
