@@ -1,6 +1,8 @@
 package proxyless
 
 import (
+	"context"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -8,7 +10,7 @@ import (
 )
 
 func testAddr(i int) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), 1)
 }
 
 // testAssignment has one locality with the given weights, for each priority.
@@ -30,9 +32,15 @@ func testSet(a *assignment, prev *endpointSet) *endpointSet {
 	if prev != nil {
 		table = prev.table
 	} else {
-		table = newConnTable(nil, &counters{})
+		table = newConnTable([]grpc.DialOption{grpc.WithContextDialer(nowhere)}, &counters{})
 	}
 	return newEndpointSet(table, &cluster{name: "c"}, a, prev)
+}
+
+// nowhere keeps the tests of picking off the network.
+func nowhere(ctx context.Context, _ string) (net.Conn, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 // be puts endpoints into a state without connecting.

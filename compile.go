@@ -198,8 +198,13 @@ func (c *compilation) choosePort(names []string) *resourceState {
 	if len(routed) == 1 {
 		return routed[0]
 	}
-	reason := fmt.Sprintf("the Service has %d ports with routes among %s", len(routed), strings.Join(ports, ", "))
-	c.fail(StageListener, c.target.providedBy, reason, "say which with proxyless.Port, or write the port behind the name in providedBy")
+	list := strings.Join(ports, ", ")
+	if len(routed) == 0 {
+		c.fail(StageRoute, c.target.providedBy, fmt.Sprintf("none of its ports %s has routes: the mesh takes them for something else than HTTP or gRPC", list), nameThePort)
+		return nil
+	}
+	c.fail(StageListener, c.target.providedBy, fmt.Sprintf("the Service has %d ports with routes among %s", len(routed), list),
+		"say which with proxyless.Port, or write the port behind the name in providedBy")
 	return nil
 }
 
@@ -213,10 +218,11 @@ func (c *compilation) routes(l *listener) *routeConfig {
 	return nil
 }
 
+const nameThePort = "name the Service's port grpc-... (or http-...), or give it appProtocol: grpc"
+
 func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
 	if len(routes.virtualHosts) == 0 {
-		c.fail(StageRoute, routes.name, "the port has a listener but no routes: the mesh takes it for something else than HTTP or gRPC",
-			"name the Service's port grpc-... (or http-...), or give it appProtocol: grpc")
+		c.fail(StageRoute, routes.name, "the port has a listener but no routes: the mesh takes it for something else than HTTP or gRPC", nameThePort)
 		return nil
 	}
 	host := matchDomain(routes.virtualHosts, c.plan.name)

@@ -388,16 +388,29 @@ func TestAClosedReferenceIsForgotten(t *testing.T) {
 	cp := meshtest.New(t)
 	one := startProvider(t, cp, &echo{name: "one"})
 	cp.SetService(echoService(one.endpoint()))
-	inv := refer(t, join(t, testConfig(cp, "consumer")))
-	if _, err := say(t.Context(), inv); err != nil {
+	other := echoService(one.endpoint())
+	other.Name = "other"
+	cp.SetService(other)
+	mesh := join(t, testConfig(cp, "consumer"))
+	inv := refer(t, mesh)
+	stays, err := mesh.Refer(echoInterface, proxyless.ProvidedBy("other"), proxyless.Version("1.0.0"))
+	if err != nil {
 		t.Fatal(err)
 	}
+	for _, inv := range []*proxyless.Invoker{inv, stays} {
+		if _, err := say(t.Context(), inv); err != nil {
+			t.Fatal(err)
+		}
+	}
 	inv.Close()
-	_, err := cp.WaitRequest(t.Context(), func(r meshtest.Request) bool {
-		return r.TypeURL == meshtest.ClusterLoadAssignmentType && len(r.Names) == 0
+	_, err = cp.WaitRequest(t.Context(), func(r meshtest.Request) bool {
+		return r.TypeURL == meshtest.ClusterLoadAssignmentType && len(r.Names) == 1 && strings.Contains(r.Names[0], "other") && r.Nonce != ""
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := say(t.Context(), stays); err != nil {
+		t.Error(err)
 	}
 	if _, err := say(t.Context(), inv); !errors.Is(err, proxyless.ErrClosed) {
 		t.Errorf("after Close: %v", err)

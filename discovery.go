@@ -27,7 +27,8 @@ type discovery struct {
 	connected bool
 	now       time.Time // of the event being handled
 	out       outcome
-	touched   map[*entry]struct{} // changed by the event being handled
+	touched   map[*entry]struct{} // changed since the last take
+	unwanted  map[*entry]struct{} // nothing led to them when last looked at
 }
 
 // subscription is the state of one resource type on the stream.
@@ -35,10 +36,14 @@ type subscription struct {
 	version string    // last accepted; survives reconnects
 	nonce   string    // last received on this stream
 	wanted  []string  // sorted; replaced, never written
-	sent    []string  // the names last sent without an error
-	dirty   bool      // wanted differs from sent, or nothing was sent on this stream
+	dirty   bool      // wanted differs from what was last sent without an error
 	asked   bool      // something was sent on this stream
 	silent  time.Time // when the stream is given up for not answering; zero is never
+
+	// held is what nothing leads to any more and is kept all the same: to drop
+	// it would empty the list of listeners or clusters, and an empty list means
+	// "all of them". It goes when another name is wanted, or the stream ends.
+	held *entry
 
 	// unconfirmed says that changed names were sent while a response may have
 	// been on its way: istiod drops such a request for its stale nonce, and
@@ -70,7 +75,8 @@ type outcome struct {
 }
 
 func newDiscovery(timeout time.Duration) *discovery {
-	d := &discovery{decode: decodeResource, nameOf: resourceName, timeout: timeout, seed: maphash.MakeSeed(), touched: map[*entry]struct{}{}}
+	d := &discovery{decode: decodeResource, nameOf: resourceName, timeout: timeout, seed: maphash.MakeSeed(),
+		touched: map[*entry]struct{}{}, unwanted: map[*entry]struct{}{}}
 	for k := range d.entries {
 		d.entries[k] = map[string]*entry{}
 	}
@@ -110,6 +116,9 @@ func (d *discovery) connect(now time.Time) {
 func (d *discovery) disconnect() {
 	d.connected = false
 	for k := range d.types {
+		if held := d.types[k].held; held != nil {
+			d.forget(held)
+		}
 		d.types[k].silent = time.Time{}
 		for _, e := range d.entries[k] {
 			e.expires = time.Time{}
@@ -256,23 +265,18 @@ func (d *discovery) removeUnseen(k kind, seen map[*entry]struct{}) {
 // request asks for what is wanted of a kind, which also acknowledges the last
 // response, or refuses it where there was a problem. istiod drops names that
 // ride on a refusal, so that it does not count as having sent them.
-// An empty list of listeners or clusters would mean "all of them": the last
-// list stays in force instead, and what still comes of it is ignored.
 func (d *discovery) request(k kind, problem string) {
 	t := &d.types[k]
-	names := t.wanted
-	if len(names) == 0 && k.fullState() {
-		names = t.sent
-	}
-	d.out.requests = append(d.out.requests, adsRequest{kind: k, version: t.version, nonce: t.nonce, names: names, nack: problem})
+	d.out.requests = append(d.out.requests, adsRequest{kind: k, version: t.version, nonce: t.nonce, names: t.wanted, nack: problem})
 	if problem == "" {
-		t.sent, t.dirty = names, false
+		t.dirty = false
 		d.arm(k)
 	}
 }
 
 // take hands over what the events since the last take demand.
 func (d *discovery) take() outcome {
+	d.sweep()
 	d.collect()
 	d.subscribe()
 	out := d.out
@@ -324,8 +328,7 @@ func climb(e *entry, to map[*entry]struct{}) {
 func (d *discovery) subscribe() {
 	for k := range d.types {
 		t := &d.types[k]
-		unneeded := len(t.wanted) == 0 && (!t.asked || kind(k).fullState())
-		if d.connected && t.dirty && !unneeded {
+		if d.connected && t.dirty && (t.asked || len(t.wanted) > 0) {
 			t.unconfirmed = t.nonce != ""
 			d.request(kind(k), "")
 		}
@@ -351,20 +354,28 @@ func (d *discovery) arm(k kind) {
 	t.asked = true
 }
 
-// entry finds the entry that a received name belongs to, and makes one for a
-// port of a listener asked for without a port.
+// entry finds the entry that a received name belongs to. A port of a listener
+// asked for without a port becomes a child of that one, and is made if need be.
 func (d *discovery) entry(k kind, name string) *entry {
-	if e := d.entries[k][name]; e != nil || k != kindListener {
+	e := d.entries[k][name]
+	host, port := splitPort(name)
+	if k != kindListener || port == "" {
 		return e
 	}
-	host, port := splitPort(name)
 	family := d.entries[k][host]
-	if port == "" || family == nil {
-		return nil
+	if family == nil {
+		return e
 	}
-	e := d.add(k, name)
-	e.member = true
-	d.link(family, append(slices.Clone(family.children), e))
+	if e == nil {
+		e = d.add(k, name)
+		e.member = true
+	}
+	if _, linked := e.parents[family]; !linked {
+		d.link(family, append(slices.Clone(family.children), e))
+		if e.value != nil { // asked for by name before
+			d.settle(e)
+		}
+	}
 	return e
 }
 
@@ -381,6 +392,9 @@ func (d *discovery) want(k kind, name string) *entry {
 	at, found := slices.BinarySearch(t.wanted, name)
 	if !found {
 		t.wanted, t.dirty = slices.Insert(slices.Clone(t.wanted), at, name), true
+	}
+	if t.held != nil {
+		d.forget(t.held)
 	}
 	return e
 }
@@ -450,16 +464,44 @@ func (d *discovery) link(e *entry, next []*entry) {
 	}
 }
 
-// forget drops an entry, its name and what only it leads to.
+// forget puts an entry that nothing leads to up for the next sweep. Until then
+// it may be wanted again: what is asked for by the same names on the same
+// stream would not be sent again.
 func (d *discovery) forget(e *entry) {
-	if e.roots > 0 || len(e.parents) > 0 || d.entries[e.kind][e.name] != e {
+	if e.idle() {
+		d.unwanted[e] = struct{}{}
+	}
+}
+
+func (e *entry) idle() bool { return e.roots == 0 && len(e.parents) == 0 }
+
+// sweep drops what was forgotten, and what only that leads to.
+func (d *discovery) sweep() {
+	for len(d.unwanted) > 0 {
+		for e := range d.unwanted {
+			delete(d.unwanted, e)
+			if e.idle() && d.entries[e.kind][e.name] == e {
+				d.drop(e)
+			}
+		}
+	}
+}
+
+// drop removes an entry and its name, unless it has to be held.
+func (d *discovery) drop(e *entry) {
+	t := &d.types[e.kind]
+	at, asked := slices.BinarySearch(t.wanted, e.name)
+	if asked && len(t.wanted) == 1 && e.kind.fullState() && d.connected && t.asked {
+		t.held = e
 		return
 	}
-	delete(d.entries[e.kind], e.name)
-	t := &d.types[e.kind]
-	if at, found := slices.BinarySearch(t.wanted, e.name); found {
+	if t.held == e {
+		t.held = nil
+	}
+	if asked {
 		t.wanted, t.dirty = slices.Delete(slices.Clone(t.wanted), at, at+1), true
 	}
+	delete(d.entries[e.kind], e.name)
 	d.touch(e)
 	d.link(e, nil)
 }

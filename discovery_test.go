@@ -208,6 +208,8 @@ func TestDiscoveryForgetsEverything(t *testing.T) {
 	}
 	d.release(now, "p")
 	d.take()
+	d.disconnect() // until then the last listener and its chain are held
+	d.take()
 	for k := range d.entries {
 		if len(d.entries[k]) > 0 || len(d.types[k].wanted) > 0 {
 			t.Errorf("%s: %d entries, names %v", kind(k), len(d.entries[k]), d.types[k].wanted)
