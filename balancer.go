@@ -20,6 +20,7 @@ type endpointSet struct {
 	from      *assignment
 	endpoints []endpoint // the assignment's
 	tiers     []tier
+	even      *tier // the first tier where its endpoints weigh the same: the usual case
 	table     *connTable
 
 	slots []atomic.Pointer[cell] // parallel to endpoints; written under table.mu
@@ -46,13 +47,27 @@ type tier struct {
 // is dialled in the background, at most one for each pick. It returns nil when
 // none is ready.
 func (s *endpointSet) pick() *cell {
+	t := s.even
+	if t == nil {
+		return s.search(false)
+	}
+	at := uint64(uint32(t.next.Add(1)) % uint32(t.count)) // a 32-bit division is the cheaper one
+	if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
+		return c
+	}
+	return s.search(s.wake(at))
+}
+
+// search looks through the tiers in order; a tier is passed over only when all
+// its endpoints failed.
+func (s *endpointSet) search(dialled bool) *cell {
 	for i := range s.tiers {
 		t := &s.tiers[i]
 		var c *cell
 		if t.shares == nil {
-			c = s.pickEqual(t)
+			c = s.pickEqual(t, dialled)
 		} else {
-			c = s.pickWeighted(t)
+			c = s.pickWeighted(t, dialled)
 		}
 		if c != nil || s.hopeful(t) {
 			return c
@@ -63,14 +78,9 @@ func (s *endpointSet) pick() *cell {
 
 // pickEqual takes the counter's next values until one belongs to a ready
 // endpoint, so that those which are not ready do not burden their neighbours.
-func (s *endpointSet) pickEqual(t *tier) *cell {
-	at := t.first + t.next.Add(1)%t.count
-	if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
-		return c
-	}
-	dialled := s.wake(at)
+func (s *endpointSet) pickEqual(t *tier, dialled bool) *cell {
 	for range t.count {
-		at = t.first + t.next.Add(1)%t.count
+		at := t.first + t.next.Add(1)%t.count
 		if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
 			return c
 		}
@@ -81,8 +91,7 @@ func (s *endpointSet) pickEqual(t *tier) *cell {
 
 // pickWeighted lets an endpoint with share w take its turn in w of 65535
 // rounds, spread evenly: a static stride schedule (gRFC A58) on one counter.
-func (s *endpointSet) pickWeighted(t *tier) *cell {
-	dialled := false
+func (s *endpointSet) pickWeighted(t *tier, dialled bool) *cell {
 	for range 4*t.count + 64 {
 		n := t.next.Add(1)
 		i, round := n%t.count, n/t.count
@@ -191,6 +200,9 @@ func (s *endpointSet) buildTiers(prev *endpointSet) {
 		}
 		s.tiers[i].next.Store(start)
 	}
+	if len(s.tiers) > 0 && s.tiers[0].shares == nil && s.tiers[0].first == 0 {
+		s.even = &s.tiers[0]
+	}
 }
 
 // shares scales the endpoints' weights within their localities, and those of
@@ -235,30 +247,42 @@ func (l *locality) scale(endpoints []endpoint) float64 {
 }
 
 // inherit takes over the cells of the endpoints that stay. Assignments change
-// little and in order, so that walking both in step finds nearly all; the rest
-// is looked up among those of prev that have a cell.
+// little and in order, so that walking both in step finds nearly all; only what
+// either side has over is matched by address.
 func (s *endpointSet) inherit(prev *endpointSet) {
 	t := s.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var strays map[netip.AddrPort]*cell
+	var missing, left []int
 	at := 0
 	for i := range s.endpoints {
-		addr := s.endpoints[i].addr
-		found := prev.find(addr, at)
-		var c *cell
-		if found >= 0 {
-			at, c = found+1, prev.slots[found].Load()
-		} else {
-			if strays == nil {
-				strays = prev.held()
-			}
-			c = strays[addr]
+		found := prev.find(s.endpoints[i].addr, at)
+		if found < 0 {
+			missing = append(missing, i)
+			continue
 		}
-		if c != nil {
-			c.refs++
-			s.slots[i].Store(c)
+		for ; at < found; at++ {
+			left = append(left, at)
 		}
+		at = found + 1
+		s.share(i, prev.slots[found].Load())
+	}
+	for ; at < len(prev.endpoints) && len(missing) > 0; at++ {
+		left = append(left, at)
+	}
+	if len(missing) > 0 && len(left) > 0 {
+		strays := prev.held(left)
+		for _, i := range missing {
+			s.share(i, strays[s.endpoints[i].addr])
+		}
+	}
+}
+
+// share puts another set's cell, if there is one, into a slot.
+func (s *endpointSet) share(at int, c *cell) {
+	if c != nil {
+		c.refs++
+		s.slots[at].Store(c)
 	}
 }
 
@@ -272,10 +296,10 @@ func (s *endpointSet) find(addr netip.AddrPort, at int) int {
 	return -1
 }
 
-// held are the cells of the set by address.
-func (s *endpointSet) held() map[netip.AddrPort]*cell {
+// held are the cells at some positions, by address.
+func (s *endpointSet) held(at []int) map[netip.AddrPort]*cell {
 	cells := map[netip.AddrPort]*cell{}
-	for i := range s.slots {
+	for _, i := range at {
 		if c := s.slots[i].Load(); c != nil {
 			cells[s.endpoints[i].addr] = c
 		}

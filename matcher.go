@@ -198,13 +198,15 @@ func (h *callHeaders) get(name string) (value string, present bool) {
 }
 
 func (h *callHeaders) values(name string) []string {
-	if values := h.md[name]; len(values) > 0 || h.ctx == nil {
-		return values
+	if h.lastName == name {
+		return h.lastValues
 	}
-	if h.lastName != name {
-		h.lastName, h.lastValues = name, metadata.ValueFromOutgoingContext(h.ctx, name)
+	values := h.md[name]
+	if len(values) == 0 && h.ctx != nil {
+		values = metadata.ValueFromOutgoingContext(h.ctx, name)
 	}
-	return h.lastValues
+	h.lastName, h.lastValues = name, values
+	return values
 }
 
 // matchDomain finds the virtual host for an authority: an exact domain wins
