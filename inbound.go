@@ -64,8 +64,12 @@ func (m *Mesh) govern(in *inbound, state *resourceState) {
 		return
 	}
 	refusal := l.refusal()
-	if old := in.refuse.Swap(refusal); refusal != nil && (old == nil || old.Reason != refusal.Reason) {
-		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, l.name, keyError, refusal.Reason)
+	old := in.refuse.Swap(refusal)
+	switch {
+	case refusal == nil && old != nil:
+		m.log.Info("calls are accepted again", keyListener, l.name)
+	case refusal != nil && (old == nil || old.Reason != refusal.Reason):
+		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, l.name, keyError, refusal.Reason, "advice", refusal.Advice)
 	}
 }
 

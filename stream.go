@@ -151,7 +151,9 @@ func (a *ads) handle(e event) {
 	now := time.Now()
 	if e.kind == eventOpen {
 		a.counts.connects.Add(1)
-		a.trouble.Store(&Error{Stage: StageControlPlane, Resource: a.session.address, Reason: "connected, but it has not answered yet"})
+		if a.attempts == 0 { // else what is known of the trouble says more
+			a.trouble.Store(&Error{Stage: StageControlPlane, Resource: a.session.address, Reason: "connected, but it has not answered yet"})
+		}
 		a.machine.connect(now)
 		return
 	}
