@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync/atomic"
+	"time"
 )
 
 // endpointSet is one cluster's endpoints made ready for picking: weighted
@@ -38,6 +39,9 @@ type tier struct {
 	_     [56]byte
 	first uint64
 	count uint64
+	// blocked is when a search first found none of the tier ready, in unix
+	// nanoseconds; 0 after one that did.
+	blocked atomic.Int64
 	// shares are the weights scaled so that the largest is 65535; nil when all
 	// are equal.
 	shares []uint16
@@ -58,8 +62,8 @@ func (s *endpointSet) pick() *cell {
 	return s.search(s.wake(at))
 }
 
-// search looks through the tiers in order; a tier is passed over only when all
-// its endpoints failed.
+// search looks through the tiers in order; a tier is passed over when all its
+// endpoints failed, or when none has become ready for failoverTime.
 func (s *endpointSet) search(dialled bool) *cell {
 	for i := range s.tiers {
 		t := &s.tiers[i]
@@ -69,11 +73,24 @@ func (s *endpointSet) search(dialled bool) *cell {
 		} else {
 			c = s.pickWeighted(t, dialled)
 		}
-		if c != nil || s.hopeful(t) {
+		if c != nil {
+			t.blocked.Store(0)
 			return c
+		}
+		if s.hopeful(t) && (i == len(s.tiers)-1 || !t.overdue()) {
+			return nil
 		}
 	}
 	return nil
+}
+
+// failoverTime is how long calls wait for a priority of which some endpoints
+// may yet become ready, before they turn to the next (gRFC A56).
+const failoverTime = 10 * time.Second
+
+func (t *tier) overdue() bool {
+	now := time.Now().UnixNano()
+	return !t.blocked.CompareAndSwap(0, now) && now-t.blocked.Load() >= int64(failoverTime)
 }
 
 // pickEqual takes the counter's next values until one belongs to a ready
@@ -168,9 +185,7 @@ func (s *endpointSet) key(addr netip.AddrPort) connKey {
 func newEndpointSet(table *connTable, c *cluster, a *assignment, prev *endpointSet) *endpointSet {
 	s := &endpointSet{cluster: c, from: a, endpoints: a.endpoints, table: table, slots: make([]atomic.Pointer[cell], len(a.endpoints))}
 	s.buildTiers(prev)
-	if prev != nil && prev.cluster.connectTimeout == c.connectTimeout {
-		s.inherit(prev)
-	}
+	s.inherit(prev)
 	return s
 }
 
@@ -246,34 +261,27 @@ func (l *locality) scale(endpoints []endpoint) float64 {
 	return float64(l.weight) / float64(sum)
 }
 
-// inherit takes over the cells of the endpoints that stay. Assignments change
-// little and in order, so that walking both in step finds nearly all; only what
-// either side has over is matched by address.
+// inherit takes over the cells that other sets hold of its endpoints.
+// Assignments change little and in order, so that walking prev in step finds
+// nearly all; only the rest is looked up by address.
 func (s *endpointSet) inherit(prev *endpointSet) {
 	t := s.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var missing, left []int
+	if len(t.cells) == 0 {
+		return
+	}
+	if prev != nil && prev.cluster.connectTimeout != s.cluster.connectTimeout {
+		prev = nil
+	}
 	at := 0
 	for i := range s.endpoints {
-		found := prev.find(s.endpoints[i].addr, at)
-		if found < 0 {
-			missing = append(missing, i)
-			continue
-		}
-		for ; at < found; at++ {
-			left = append(left, at)
-		}
-		at = found + 1
-		s.share(i, prev.slots[found].Load())
-	}
-	for ; at < len(prev.endpoints) && len(missing) > 0; at++ {
-		left = append(left, at)
-	}
-	if len(missing) > 0 && len(left) > 0 {
-		strays := prev.held(left)
-		for _, i := range missing {
-			s.share(i, strays[s.endpoints[i].addr])
+		addr := s.endpoints[i].addr
+		if found := prev.find(addr, at); found >= 0 {
+			at = found + 1
+			s.share(i, prev.slots[found].Load())
+		} else {
+			s.share(i, t.cells[s.key(addr)])
 		}
 	}
 }
@@ -288,23 +296,15 @@ func (s *endpointSet) share(at int, c *cell) {
 
 // find looks for an address at a position or shortly after it.
 func (s *endpointSet) find(addr netip.AddrPort, at int) int {
+	if s == nil {
+		return -1
+	}
 	for i := at; i < min(at+8, len(s.endpoints)); i++ {
 		if s.endpoints[i].addr == addr {
 			return i
 		}
 	}
 	return -1
-}
-
-// held are the cells at some positions, by address.
-func (s *endpointSet) held(at []int) map[netip.AddrPort]*cell {
-	cells := map[netip.AddrPort]*cell{}
-	for _, i := range at {
-		if c := s.slots[i].Load(); c != nil {
-			cells[s.endpoints[i].addr] = c
-		}
-	}
-	return cells
 }
 
 // retire lets go of every cell. Those that no other set holds are drained.

@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,20 +42,46 @@ func listenerNames(host, port, domain string) []string {
 // ADS loop uses it.
 type planner struct {
 	table *connTable
-	sets  map[string]*endpointSet // current set by cluster name
+	sets  map[string][]*endpointSet // those that plans use, by cluster name, the newest last
 }
 
 func newPlanner(table *connTable) *planner {
-	return &planner{table: table, sets: map[string]*endpointSet{}}
+	return &planner{table: table, sets: map[string][]*endpointSet{}}
 }
 
-// compile makes the plan of a target. The plan has a problem while the chain
-// is not whole.
-func (pl *planner) compile(snap *snapshot, t *target) *plan {
-	c := compilation{planner: pl, snap: snap, target: t, plan: &plan{headers: t.headers, superseded: make(chan struct{}), name: existing(snap, t.listeners)}}
+// compile makes the plan of a target; it has a problem while the chain is not
+// whole. Where the chain has a gap that may yet close, last, if it is whole,
+// stays in force with its routes, and only its endpoints follow the mesh; nil
+// says that nothing of it changes.
+func (pl *planner) compile(snap *snapshot, t *target, last *plan) *plan {
+	c := newCompilation(pl, snap, t)
+	c.before = last.name
 	c.compile()
 	pl.hold(c.plan)
-	return c.plan
+	if !c.plan.gap || !last.complete() {
+		return c.plan
+	}
+	kept := newCompilation(pl, snap, t)
+	kept.keep(last)
+	pl.hold(kept.plan)
+	pl.drop(c.plan)
+	if sameSets(kept.plan.sets, last.sets) {
+		pl.drop(kept.plan)
+		return nil
+	}
+	return kept.plan
+}
+
+func sameSets(a, b []*endpointSet) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for _, s := range a {
+		if !slices.Contains(b, s) {
+			return false
+		}
+	}
+	return true
 }
 
 // hold counts a plan as a user of its endpoint sets.
@@ -77,22 +104,27 @@ func (pl *planner) drop(p *plan) {
 	}
 	pl.table.mu.Unlock()
 	for _, s := range idle {
-		if pl.sets[s.cluster.name] == s {
-			delete(pl.sets, s.cluster.name)
+		name := s.cluster.name
+		pl.sets[name] = slices.DeleteFunc(pl.sets[name], func(o *endpointSet) bool { return o == s })
+		if len(pl.sets[name]) == 0 {
+			delete(pl.sets, name)
 		}
 		s.retire()
 	}
 }
 
-// set returns the endpoint set of a cluster, made from the current one where
-// the assignment changed.
+// set returns the endpoint set of a cluster, made from the newest one where the
+// assignment changed.
 func (pl *planner) set(c *cluster, a *assignment) *endpointSet {
-	current := pl.sets[c.name]
-	if current != nil && current.cluster == c && current.from == a {
-		return current
+	var newest *endpointSet
+	for _, s := range pl.sets[c.name] {
+		if s.cluster == c && s.from == a {
+			return s
+		}
+		newest = s
 	}
-	s := newEndpointSet(pl.table, c, a, current)
-	pl.sets[c.name] = s
+	s := newEndpointSet(pl.table, c, a, newest)
+	pl.sets[c.name] = append(pl.sets[c.name], s)
 	return s
 }
 
@@ -118,6 +150,19 @@ type compilation struct {
 	links   []string // the chain so far, for errors
 	planned []plannedRoute
 	sets    map[*endpointSet]struct{}
+	before  string // the listener in force until now
+	last    *plan  // whose clusters stand in for those the snapshot has nothing of; may be nil
+}
+
+func newCompilation(pl *planner, snap *snapshot, t *target) *compilation {
+	return &compilation{planner: pl, snap: snap, target: t,
+		plan: &plan{headers: t.headers, superseded: make(chan struct{}), name: existing(snap, t.listeners)}}
+}
+
+// keep plans the routes of the last whole plan with the endpoints of today.
+func (c *compilation) keep(last *plan) {
+	c.last, c.plan.name = last, last.name
+	c.assemble(last.listener, last.virtualHost)
 }
 
 func (c *compilation) compile() {
@@ -133,7 +178,12 @@ func (c *compilation) compile() {
 	if host == nil {
 		return
 	}
-	c.plan.host = host.name
+	c.assemble(l, host)
+}
+
+// assemble plans the routes of a virtual host.
+func (c *compilation) assemble(l *listener, host *virtualHost) {
+	c.plan.listener, c.plan.virtualHost, c.plan.host = l, host, host.name
 	// The authority is what the route was chosen by; it is given per call since
 	// connections are shared between services.
 	c.plan.options = []grpc.CallOption{grpc.CallAuthority(c.plan.name), grpc.CallContentSubtype("proto")}
@@ -169,12 +219,14 @@ func (c *compilation) listener() *listener {
 	return l
 }
 
-// choosePort takes the only port, else the only one with routes.
+// choosePort takes the only port, else the only one with routes, else the one
+// in force until now: a port that is added breaks nobody.
 func (c *compilation) choosePort(names []string) *resourceState {
 	if len(names) == 1 {
 		return c.need(kindListener, names[0])
 	}
 	var routed []*resourceState
+	var kept *resourceState
 	var ports []string
 	for _, name := range names {
 		_, port := splitPort(name)
@@ -188,15 +240,22 @@ func (c *compilation) choosePort(names []string) *resourceState {
 			continue
 		}
 		routes := c.routes(l)
-		if routes == nil {
+		if c.plan.gap {
 			return nil
 		}
-		if len(routes.virtualHosts) > 0 {
+		c.plan.problem = nil // a port without routes is no choice, and no harm
+		if routes != nil && len(routes.virtualHosts) > 0 {
 			routed = append(routed, state)
+		}
+		if name == c.before && len(routed) > 0 && routed[len(routed)-1] == state {
+			kept = state
 		}
 	}
 	if len(routed) == 1 {
 		return routed[0]
+	}
+	if kept != nil {
+		return kept
 	}
 	list := strings.Join(ports, ", ")
 	if len(routed) == 0 {
@@ -259,6 +318,12 @@ func (c *compilation) route(l *listener, r *route) {
 
 // cluster finds a cluster's endpoint set, or why there is none.
 func (c *compilation) cluster(name string) (*endpointSet, *Error) {
+	if old := c.last.cluster(name); old != nil && c.snap.lacks(name) {
+		if old.set != nil {
+			c.use(old.set)
+		}
+		return old.set, old.problem
+	}
 	state := c.need(kindCluster, name)
 	if state == nil {
 		return nil, c.local()
@@ -272,11 +337,28 @@ func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 		return nil, c.local()
 	}
 	s := c.planner.set(v, state.value.(*assignment))
+	c.use(s)
+	return s, nil
+}
+
+func (c *compilation) use(s *endpointSet) {
 	if c.sets == nil {
 		c.sets = map[*endpointSet]struct{}{}
 	}
 	c.sets[s] = struct{}{}
-	return s, nil
+}
+
+// lacks says that a cluster or its endpoints are not known, or only refused.
+func (s *snapshot) lacks(name string) bool {
+	gap := func(state *resourceState) bool {
+		return state == nil || state.status == statusRequested || state.status == statusRejected
+	}
+	state := s.get(kindCluster, name)
+	if gap(state) {
+		return true
+	}
+	v, ok := state.value.(*cluster)
+	return ok && v.failure == "" && gap(s.get(kindEndpoints, v.edsName))
 }
 
 // local takes a problem that is final back from the plan, to be one cluster's

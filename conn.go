@@ -2,7 +2,9 @@ package proxyless
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,21 +68,28 @@ type connTable struct {
 
 	changed notifier // some cell changed its state
 
-	mu     sync.Mutex
-	cells  map[connKey]*cell
-	closed bool
+	mu      sync.Mutex
+	cells   map[connKey]*cell  // those that an endpoint set holds
+	leaving map[*cell]struct{} // those that finish their calls
+	closed  bool
+
+	closers sync.WaitGroup // those of aside; joined by close
 }
 
 // defaultConnectTimeout bounds one attempt to connect to an endpoint whose
 // cluster names no connect_timeout; it is gRPC's own.
 const defaultConnectTimeout = 20 * time.Second
 
+// endpointBackoff is gRPC's own but for its limit, which is two minutes: a
+// provider that comes back at its address is to be found sooner.
+var endpointBackoff = grpcbackoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 30 * time.Second}
+
 func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 	}
-	t := &connTable{options: append(options, user...), counts: counts, cells: map[connKey]*cell{}}
+	t := &connTable{options: append(options, user...), counts: counts, cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
 	t.changed.init()
 	return t
 }
@@ -105,6 +114,7 @@ func (t *connTable) release(c *cell) *cell {
 	if t.cells[c.key] == c {
 		delete(t.cells, c.key)
 	}
+	t.leaving[c] = struct{}{}
 	return c
 }
 
@@ -112,15 +122,38 @@ func (t *connTable) release(c *cell) *cell {
 func (t *connTable) close() {
 	t.mu.Lock()
 	t.closed = true
-	cells := t.cells
+	for _, c := range t.cells {
+		t.leaving[c] = struct{}{}
+	}
+	leaving := slices.Collect(maps.Keys(t.leaving))
 	t.cells = map[connKey]*cell{}
 	t.mu.Unlock()
-	for _, c := range cells {
+	var all sync.WaitGroup
+	for _, c := range leaving {
 		c.draining.Store(true)
 		c.ready.Store(nil)
-		c.shut()
+		all.Go(c.shut) // joined below
 	}
 	t.changed.notify()
+	all.Wait()
+	t.closers.Wait()
+}
+
+// aside runs what may wait for a peer that does not read, which can take gRPC
+// seconds, off the ADS loop and off the way of a call.
+func (t *connTable) aside(f func()) {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		f()
+		return
+	}
+	t.closers.Add(1)
+	t.mu.Unlock()
+	go func() { // bounded by gRPC; joined by close
+		defer t.closers.Done()
+		f()
+	}()
 }
 
 // dial begins to connect, once; it never blocks. A connection that is lost or
@@ -139,7 +172,7 @@ func (c *cell) dial() {
 	c.conn = conn
 	c.mu.Unlock()
 	if c.draining.Load() {
-		c.shut()
+		c.table.aside(c.shut)
 		return
 	}
 	conn.Connect()
@@ -151,7 +184,7 @@ func (c *cell) dialOptions() []grpc.DialOption {
 		timeout = defaultConnectTimeout
 	}
 	options := append([]grpc.DialOption{
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: timeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: endpointBackoff, MinConnectTimeout: timeout}),
 	}, c.table.options...)
 	return append(options,
 		grpc.WithResolvers(cellResolver{c}),
@@ -176,28 +209,34 @@ func (c *cell) enter() *grpc.ClientConn {
 // its connection.
 func (c *cell) leave() {
 	if c.inflight.Add(-1) == 0 && c.draining.Load() {
-		c.shut()
+		c.table.aside(c.shut)
 	}
 }
 
 // drain takes the endpoint out of every pick, tells the peer, and closes the
-// connection when its last call is done.
+// connection when its last call is done. It does not wait.
 func (c *cell) drain() {
 	c.draining.Store(true)
 	c.ready.Store(nil)
-	c.mu.Lock()
-	leaf := c.leaf
-	c.mu.Unlock()
-	if leaf != nil {
-		leaf.shutdown()
-	}
-	if c.inflight.Load() == 0 {
-		c.shut()
-	}
+	c.table.aside(func() {
+		c.mu.Lock()
+		leaf := c.leaf
+		c.mu.Unlock()
+		if leaf != nil {
+			leaf.shutdown()
+		}
+		if c.inflight.Load() == 0 {
+			c.shut()
+		}
+	})
 }
 
 // shut closes the connection, if there is one.
 func (c *cell) shut() {
+	t := c.table
+	t.mu.Lock()
+	delete(t.leaving, c)
+	t.mu.Unlock()
 	c.mu.Lock()
 	conn := c.conn
 	c.conn = nil
@@ -235,6 +274,18 @@ func (c *cell) problem() string {
 // another endpoint may be tried whatever the call does.
 var errNothingSent = status.Error(codes.Unavailable, "proxyless: endpoint not connected")
 
+// nothingSent finds that very value, which the user's interceptors may have
+// wrapped. errors.Is would not do: it takes equal statuses for the same, and
+// one may have come from a provider that is a consumer itself.
+func nothingSent(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if err == errNothingSent {
+			return true
+		}
+	}
+	return false
+}
+
 // leafPolicy is the name of the private load-balancing policy inside each
 // connection. A plain ClientConn would block calls while it connects, and hide
 // whether a failed call was sent.
@@ -260,8 +311,14 @@ type leaf struct {
 	mu   sync.Mutex // guards the fields below against drain
 	cell *cell
 	sub  balancer.SubConn
-	done bool // draining: do not connect again
+	done bool        // draining: do not connect again
+	last time.Time   // of the latest Connect
+	wait *time.Timer // of the next Connect, where it has to wait; nil otherwise
 }
+
+// reconnectPause is the least time between two connects of an endpoint that
+// closes its connections as soon as they are made.
+const reconnectPause = time.Second
 
 func (l *leaf) UpdateClientConnState(s balancer.ClientConnState) error {
 	c, _ := s.ResolverState.Attributes.Value(cellAttribute{}).(*cell)
@@ -285,9 +342,36 @@ func (l *leaf) UpdateClientConnState(s balancer.ClientConnState) error {
 	c.mu.Unlock()
 	l.cc.UpdateState(notReady(connectivity.Connecting))
 	if !l.done && !c.draining.Load() {
-		sub.Connect()
+		l.connect()
 	}
 	return nil
+}
+
+// connect connects at once, or after a pause when the last time was just now.
+// l.mu is held.
+func (l *leaf) connect() {
+	pause := reconnectPause - time.Since(l.last)
+	if l.last.IsZero() || pause <= 0 {
+		l.last = time.Now()
+		l.sub.Connect()
+		return
+	}
+	l.wait = time.AfterFunc(pause, func() { // stopped by shutdown and Close
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if !l.done {
+			l.last = time.Now()
+			l.sub.Connect()
+		}
+	})
+}
+
+// finish says that there is nothing to connect for any more. l.mu is held.
+func (l *leaf) finish() {
+	l.done = true
+	if l.wait != nil {
+		l.wait.Stop()
+	}
 }
 
 // update is the SubConn's state listener; gRPC calls it in order, never
@@ -319,7 +403,7 @@ func (l *leaf) update(s balancer.SubConnState) {
 		c.ready.Store(nil)
 		l.cc.UpdateState(notReady(connectivity.Connecting))
 		c.state.CompareAndSwap(uint32(cellReady), uint32(cellConnecting))
-		l.sub.Connect()
+		l.connect()
 	default:
 		return
 	}
@@ -333,7 +417,7 @@ func (l *leaf) shutdown() {
 	if l.done {
 		return
 	}
-	l.done = true
+	l.finish()
 	l.cc.UpdateState(notReady(connectivity.Idle))
 	l.sub.Shutdown()
 }
@@ -346,7 +430,7 @@ func (l *leaf) ExitIdle() {}
 
 func (l *leaf) Close() {
 	l.mu.Lock()
-	l.done = true
+	l.finish()
 	l.mu.Unlock()
 }
 

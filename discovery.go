@@ -256,7 +256,7 @@ func (d *discovery) reject(e *entry, version string, err error) string {
 // timer, since the response may have been made before it was asked for.
 func (d *discovery) removeUnseen(k kind, seen map[*entry]struct{}) {
 	for _, e := range d.entries[k] {
-		if _, ok := seen[e]; !ok && e.value != nil {
+		if _, ok := seen[e]; !ok && (e.value != nil || e.status == statusRejected) {
 			d.set(e, resourceState{status: statusAbsent, since: d.now})
 		}
 	}

@@ -60,16 +60,22 @@ func (m *Mesh) govern(in *inbound, state *resourceState) {
 	}
 	in.known.Store(true)
 	l, _ := state.value.(*listener)
-	if l == nil {
+	var refusal *Error
+	switch {
+	case l != nil:
+		refusal = l.refusal()
+	case state.status == statusRejected:
+		refusal = &Error{Stage: StageProvider, Resource: state.name, Code: codes.PermissionDenied, Reason: "the inbound listener cannot be understood: " + state.rejection,
+			Advice: "see the log for the field, and remove the policy that brings it"}
+	default:
 		return
 	}
-	refusal := l.refusal()
 	old := in.refuse.Swap(refusal)
 	switch {
 	case refusal == nil && old != nil:
-		m.log.Info("calls are accepted again", keyListener, l.name)
+		m.log.Info("calls are accepted again", keyListener, state.name)
 	case refusal != nil && (old == nil || old.Reason != refusal.Reason):
-		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, l.name, keyError, refusal.Reason, "advice", refusal.Advice)
+		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, state.name, keyError, refusal.Reason, "advice", refusal.Advice)
 	}
 }
 

@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -85,8 +86,7 @@ func (inv *Invoker) invoke(ctx context.Context, method string, args, reply any, 
 			}
 		}
 		err := a.send(ctx, method, args, reply, opts)
-		a.cell.leave()
-		if err != errNothingSent {
+		if !nothingSent(err) {
 			return err
 		}
 		inv.counts.repicks.Add(1)
@@ -104,6 +104,7 @@ func within(ctx context.Context, timeout time.Duration) (context.Context, contex
 // send makes one attempt. The route's limit shortens the call's deadline and
 // never extends it (gRFC A31).
 func (a *attempt) send(ctx context.Context, method string, args, reply any, opts []grpc.CallOption) error {
+	defer a.cell.leave()
 	if a.route.limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, a.route.limit)
@@ -142,7 +143,7 @@ func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grp
 			}
 		}
 		stream, err := a.open(ctx, desc, method, opts, cancel)
-		if err != errNothingSent {
+		if !nothingSent(err) {
 			return stream, err
 		}
 		inv.counts.repicks.Add(1)
@@ -156,22 +157,48 @@ func (a *attempt) open(ctx context.Context, desc *grpc.StreamDesc, method string
 	if a.route.limit > 0 {
 		ctx, stop = context.WithTimeout(ctx, a.route.limit)
 	}
+	var opened atomic.Bool
 	cell := a.cell
 	leave := sync.OnceFunc(func() { stop(); cell.leave() })
-	finish := grpc.OnFinish(func(err error) {
+	end := func(err error) {
 		leave()
-		if err != errNothingSent { // then another attempt follows
-			cancel()
-		}
-	})
-	stream, err := a.conn.NewStream(a.plan.outgoing(ctx), desc, method, slices.Concat(a.plan.options, opts, []grpc.CallOption{finish})...)
-	if err != nil {
-		leave()
-		if err != errNothingSent {
+		if opened.Load() || !nothingSent(err) { // else another attempt follows
 			cancel()
 		}
 	}
-	return stream, err
+	stream, err := a.conn.NewStream(a.plan.outgoing(ctx), desc, method, slices.Concat(a.plan.options, opts, []grpc.CallOption{grpc.OnFinish(end)})...)
+	if err != nil {
+		end(err)
+		return nil, err
+	}
+	opened.Store(true)
+	return &openStream{ClientStream: stream, plan: a.plan, cell: cell}, nil
+}
+
+// openStream explains the one error that is ours: the endpoint left after the
+// stream was opened and before it took the stream up. What was sent on it is
+// not kept, so that the caller has to open another.
+type openStream struct {
+	grpc.ClientStream
+	plan *plan
+	cell *cell
+}
+
+func (s *openStream) Header() (metadata.MD, error) {
+	md, err := s.ClientStream.Header()
+	return md, s.explain(err)
+}
+
+func (s *openStream) SendMsg(m any) error { return s.explain(s.ClientStream.SendMsg(m)) }
+
+func (s *openStream) RecvMsg(m any) error { return s.explain(s.ClientStream.RecvMsg(m)) }
+
+func (s *openStream) explain(err error) error {
+	if err == nil || !nothingSent(err) {
+		return err
+	}
+	return &Error{Stage: StageEndpoint, Resource: s.cell.key.addr.String(), Reason: "it left before it took the stream up; nothing was processed",
+		Advice: "open the stream again", Chain: "listener " + s.plan.name + " ok", Err: ErrNotReady}
 }
 
 // overdue says that the control plane has been in trouble for so long that
@@ -198,6 +225,9 @@ func (inv *Invoker) wait(ctx context.Context, method string, blocked obstacle, o
 		var a attempt
 		if a, blocked = p.pick(ctx, method); a.conn != nil {
 			return a, nil
+		}
+		if blocked.err != nil && errors.Is(blocked.err, ErrClosed) {
+			return a, blocked.err
 		}
 		if !patient && (!blocked.hopeful || p.waiting && inv.overdue()) {
 			return a, inv.describe(p, blocked)
@@ -306,6 +336,9 @@ func (inv *Invoker) warm(ctx context.Context) error {
 		p := inv.plan.Load()
 		if p.complete() && p.warm() {
 			return nil
+		}
+		if p.problem != nil && errors.Is(p.problem, ErrClosed) {
+			return p.problem
 		}
 		select {
 		case <-ctx.Done():

@@ -21,6 +21,10 @@ type plan struct {
 	name    string            // the listener in force, host:port; the authority of calls
 	host    string            // the virtual host in force
 
+	// What the plan was compiled from, for the next one; nil with a problem.
+	listener    *listener
+	virtualHost *virtualHost
+
 	problem *Error // set when no call can be routed
 	waiting bool   // the problem ends by itself: an answer is outstanding
 	gap     bool   // the chain may yet close: waiting, or refused while nothing good is held
@@ -113,6 +117,21 @@ func (s *endpointSet) unready(p *plan) *Error {
 	e.Reason = fmt.Sprintf("none of %d endpoints is ready: %s", len(s.endpoints), strings.Join(each, "; "))
 	e.Advice = "check that the provider listens on the Service's targetPort and that nothing blocks the way"
 	return e
+}
+
+// cluster finds a cluster of the plan by name; nil when it has none such.
+func (p *plan) cluster(name string) *plannedCluster {
+	if p == nil {
+		return nil
+	}
+	for i := range p.routes.routes {
+		for j, c := range p.routes.routes[i].clusters {
+			if c.name == name {
+				return &p.routes.routes[i].clusters[j]
+			}
+		}
+	}
+	return nil
 }
 
 // complete says that calls can be routed.

@@ -157,16 +157,20 @@ func (m *Mesh) publish(out outcome) {
 		m.tell(r)
 	}
 	affected := map[*Invoker]struct{}{}
+	var governed []func()
 	m.mu.Lock()
 	for _, name := range out.affected {
 		for _, inv := range m.invokers[name] {
 			affected[inv] = struct{}{}
 		}
 		if in := m.inbound[name]; in != nil {
-			m.govern(in, snap.get(kindListener, name))
+			governed = append(governed, func() { m.govern(in, snap.get(kindListener, name)) })
 		}
 	}
 	m.mu.Unlock()
+	for _, govern := range governed { // it logs, and so calls out
+		govern()
+	}
 	answered := false
 	for inv := range affected {
 		waited := inv.plan.Load().waiting
@@ -204,15 +208,11 @@ func (m *Mesh) tellOnce(key string, say func()) {
 	say()
 }
 
-// replan compiles an Invoker's plan. While the new chain has gaps that may
-// still close, or was rejected, the last whole one stays in force.
+// replan compiles an Invoker's plan anew.
 func (m *Mesh) replan(inv *Invoker, snap *snapshot) {
-	next := m.planner.compile(snap, &inv.target)
-	if next.gap && inv.plan.Load().complete() {
-		m.planner.drop(next)
-		return
+	if next := m.planner.compile(snap, &inv.target, inv.plan.Load()); next != nil {
+		m.swap(inv, next)
 	}
-	m.swap(inv, next)
 }
 
 // swap publishes a plan.

@@ -24,6 +24,7 @@ type session struct {
 	address string
 	events  chan event
 	node    nodeMessage
+	since   time.Time
 	cancel  context.CancelFunc
 
 	// Owned by the ADS loop.
@@ -56,7 +57,7 @@ type event struct {
 func (a *ads) dial(ctx context.Context) *session {
 	ctx, cancel := context.WithCancel(ctx)
 	replicas := a.config.ControlPlanes
-	s := &session{address: replicas[a.attempts%len(replicas)], events: make(chan event), node: a.config.Node.message(), cancel: cancel}
+	s := &session{address: replicas[a.attempts%len(replicas)], events: make(chan event), node: a.config.Node.message(), since: time.Now(), cancel: cancel}
 	s.outbox.ready = make(chan struct{}, 1)
 	s.workers.Add(1)
 	go func() { // ends with ctx; joined by session.close

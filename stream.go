@@ -98,16 +98,17 @@ func (a *ads) run(ctx context.Context) {
 		case <-retry.C:
 			a.session = a.dial(ctx)
 		case e := <-events:
-			if e.kind == eventEnd {
-				retry.Reset(a.ended(e))
-			} else {
-				a.handle(e)
+			if e.kind != eventEnd {
+				e.err = a.handle(e)
+			}
+			if e.kind == eventEnd || e.err != nil {
+				retry.Reset(a.ended(e.err))
 			}
 		case <-expiry.C:
 			a.machine.tick(time.Now())
 		}
 		if stalled := a.settle(); stalled && a.session != nil {
-			retry.Reset(a.ended(event{err: errStalled}))
+			retry.Reset(a.ended(errStalled))
 		}
 		if next := a.machine.next(); !next.IsZero() {
 			expiry.Reset(time.Until(next))
@@ -146,8 +147,8 @@ func (a *ads) settle() (stalled bool) {
 	return out.stalled
 }
 
-// handle takes an event of the current session.
-func (a *ads) handle(e event) {
+// handle takes an event of the current session. An error ends the session.
+func (a *ads) handle(e event) error {
 	now := time.Now()
 	if e.kind == eventOpen {
 		a.counts.connects.Add(1)
@@ -155,12 +156,11 @@ func (a *ads) handle(e event) {
 			a.trouble.Store(&Error{Stage: StageControlPlane, Resource: a.session.address, Reason: "connected, but it has not answered yet"})
 		}
 		a.machine.connect(now)
-		return
+		return nil
 	}
 	r, err := decodeADSResponse(e.message)
 	if err != nil {
-		a.log.Error("the control plane sent what is no DiscoveryResponse; it is ignored", keyControlPlane, a.session.address, keyError, err)
-		return
+		return fmt.Errorf("it sent what is no DiscoveryResponse: %w", err)
 	}
 	if a.trouble.Swap(nil) != nil {
 		a.log.Info("control plane answers", keyControlPlane, a.session.address)
@@ -169,23 +169,28 @@ func (a *ads) handle(e event) {
 	a.counts.responses.Add(1)
 	a.counts.lastAnswer.Store(now.UnixNano())
 	a.machine.receive(now, r)
+	return nil
 }
 
-// ended cleans up after a session and returns the pause before the next. A
-// session that got an answer ended in the normal course of things; after one
-// that did not, each replica is tried once before a longer pause.
-func (a *ads) ended(e event) time.Duration {
+// settled is how long a session must have lived for its end to be in the normal
+// course of things.
+const settled = 10 * time.Second
+
+// ended cleans up after a session and returns the pause before the next. After
+// one that got no answer, or ended soon, each replica is tried once before a
+// longer pause.
+func (a *ads) ended(err error) time.Duration {
 	s := a.session
 	a.hangUp()
 	a.machine.disconnect()
-	if s.answered {
+	if s.answered && time.Since(s.since) >= settled {
 		a.attempts = 0
-		a.log.Info("control plane ended the stream; reconnecting", keyControlPlane, s.address, keyError, e.err)
-		a.trouble.Store(&Error{Stage: StageControlPlane, Resource: s.address, Reason: "the stream ended", Err: e.err})
+		a.log.Info("control plane ended the stream; reconnecting", keyControlPlane, s.address, keyError, err)
+		a.trouble.Store(&Error{Stage: StageControlPlane, Resource: s.address, Reason: "the stream ended", Err: err})
 		return rand.N(reconnectSpread)
 	}
 	a.attempts++
-	trouble := a.explain(s, e.err)
+	trouble := a.explain(s, err)
 	a.trouble.Store(trouble)
 	// Not the reason: it may tell the time, and would be news at each attempt.
 	if key := string(trouble.Stage) + trouble.Resource + trouble.Advice; key != a.said {
