@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -226,4 +228,26 @@ func TestAnEmptyAssignmentPicksNothing(t *testing.T) {
 	if s.pick() != nil || s.expectant() {
 		t.Error("there is hope for no endpoints")
 	}
+}
+
+func TestTheNextPriorityServesWhenTheFirstHangsForTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := testSet(testAssignment([]uint32{1, 1}, []uint32{1}), nil)
+		s.be(cellConnecting, 0, 1)
+		s.be(cellReady, 2)
+		for range 9 {
+			if s.pick() != nil {
+				t.Fatal("the second priority serves too soon")
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Second)
+		if c := s.pick(); c == nil || c.key.addr != testAddr(2) {
+			t.Error("the second priority does not serve")
+		}
+		s.be(cellReady, 0)
+		if c := s.pick(); c == nil || c.key.addr != testAddr(0) {
+			t.Error("the first priority is not returned to")
+		}
+	})
 }
