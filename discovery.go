@@ -1,8 +1,10 @@
 package proxyless
 
 import (
+	"cmp"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -302,15 +304,14 @@ func (d *discovery) collect() {
 			d.out.affected = append(d.out.affected, e.name)
 		}
 	}
-	byName := func(a, b *resourceState) int {
-		if a.kind != b.kind {
-			return int(a.kind) - int(b.kind)
-		}
-		return strings.Compare(a.name, b.name)
-	}
 	slices.SortFunc(d.out.changed, byName)
 	slices.SortFunc(d.out.removed, byName)
 	slices.Sort(d.out.affected)
+}
+
+// byName orders resources by kind, then by name.
+func byName(a, b *resourceState) int {
+	return cmp.Or(cmp.Compare(a.kind, b.kind), strings.Compare(a.name, b.name))
 }
 
 // climb adds e and everything that leads to it.
@@ -478,8 +479,9 @@ func (e *entry) idle() bool { return e.roots == 0 && len(e.parents) == 0 }
 // sweep drops what was forgotten, and what only that leads to.
 func (d *discovery) sweep() {
 	for len(d.unwanted) > 0 {
-		for e := range d.unwanted {
-			delete(d.unwanted, e)
+		batch := slices.SortedFunc(maps.Keys(d.unwanted), func(a, b *entry) int { return byName(a.resourceState, b.resourceState) })
+		clear(d.unwanted)
+		for _, e := range batch {
 			if e.idle() && d.entries[e.kind][e.name] == e {
 				d.drop(e)
 			}

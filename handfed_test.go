@@ -148,10 +148,7 @@ func (c *counterOverSlice) pick() *cell { return c.cells[c.next.Add(1)%uint64(le
 // loadAndRoute is the first half of a call: one load, one match.
 func loadAndRoute(ctx context.Context, inv *Invoker, method string) *plannedRoute {
 	p := inv.plan.Load()
-	if p.routes.only != nil {
-		return p.routes.only
-	}
-	return p.routes.find(callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method})
+	return p.route(ctx, method)
 }
 
 // routeCases are routes of which the one named "last" takes the method.

@@ -47,10 +47,7 @@ func (p *plan) pick(ctx context.Context, method string) (attempt, obstacle) {
 	if p.problem != nil {
 		return attempt{}, obstacle{err: p.problem, hopeful: p.waiting}
 	}
-	r := p.routes.only
-	if r == nil {
-		r = p.routes.find(callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method})
-	}
+	r := p.route(ctx, method)
 	if r == nil {
 		return attempt{}, obstacle{err: p.unmatched(method)}
 	}
@@ -67,6 +64,17 @@ func (p *plan) pick(ctx context.Context, method string) (attempt, obstacle) {
 		}
 	}
 	return attempt{}, obstacle{set: c.set, hopeful: c.set.expectant()}
+}
+
+// route finds the first route that matches a call; nil when none does.
+func (p *plan) route(ctx context.Context, method string) *plannedRoute {
+	if p.routes.only != nil {
+		return p.routes.only
+	}
+	if !p.routes.headers {
+		return p.routes.find(method, nil)
+	}
+	return p.routes.find(method, &callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method})
 }
 
 // attempt is one endpoint chosen for one call.

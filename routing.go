@@ -49,6 +49,7 @@ type routeTable struct {
 	prefixes map[string]int32
 	lengths  []int   // of the prefixes, each once
 	rest     []int32 // the routes not found by path or prefix, in order
+	headers  bool    // one of the rest looks at headers
 	partial  bool    // one of the rest has a fraction
 }
 
@@ -60,6 +61,7 @@ func newRouteTable(routes []plannedRoute) routeTable {
 	for i := range routes {
 		if !t.index(int32(i)) {
 			t.rest = append(t.rest, int32(i))
+			t.headers = t.headers || routes[i].match.needsHeaders()
 			t.partial = t.partial || routes[i].match.partial
 		}
 	}
@@ -97,34 +99,44 @@ func (t *routeTable) index(i int32) bool {
 	return true
 }
 
-// find returns the first route that matches; nil when none does.
-func (t *routeTable) find(call callHeaders) *plannedRoute {
-	best := int32(len(t.routes))
-	if i, ok := t.paths[call.path]; ok {
-		best = i
-	}
-	for _, n := range t.lengths {
-		if n > len(call.path) {
-			continue
-		}
-		if i, ok := t.prefixes[call.path[:n]]; ok && i < best {
-			best = i
-		}
+// find returns the first route that matches a path; nil when none does. call
+// may be nil where no route looks at headers.
+func (t *routeTable) find(path string, call *callHeaders) *plannedRoute {
+	best := len(t.routes)
+	if len(t.rest) < len(t.routes) {
+		best = t.lookUp(path)
 	}
 	var random uint32
 	if t.partial {
 		random = rand.Uint32N(fractionScale)
 	}
 	for _, i := range t.rest {
-		if i >= best {
+		if int(i) >= best {
 			break
 		}
-		if t.routes[i].match.matches(call.path, &call, random) {
+		if t.routes[i].match.matches(path, call, random) {
 			return &t.routes[i]
 		}
 	}
-	if int(best) == len(t.routes) {
+	if best == len(t.routes) {
 		return nil
 	}
 	return &t.routes[best]
+}
+
+// lookUp finds the first of the indexed routes.
+func (t *routeTable) lookUp(path string) int {
+	best := int32(len(t.routes))
+	if i, ok := t.paths[path]; ok {
+		best = i
+	}
+	for _, n := range t.lengths {
+		if n > len(path) {
+			continue
+		}
+		if i, ok := t.prefixes[path[:n]]; ok && i < best {
+			best = i
+		}
+	}
+	return int(best)
 }
