@@ -29,7 +29,14 @@
 //
 // An attempt that certainly did not reach a provider (its connection had just
 // gone, or the provider refused the stream while leaving) is repeated
-// elsewhere. Nothing else is: other retries are policy.
+// elsewhere. Nothing else is: other retries are policy. A streaming call is
+// repeated until it is open; one that the provider leaves before taking it up
+// says so, and what was sent on it is the caller's to send again.
+//
+// Of [Config]'s client options, interceptors run once per call, with a nil
+// ClientConn; DialOptions, and so stats handlers and interceptors among them,
+// run for each attempt. grpc.WaitForReady counts where it is given with the
+// call, not among the default call options.
 //
 // # How configuration arrives
 //

@@ -94,10 +94,10 @@ func goodCredential(t testing.TB, l *lab.Lab) credential {
 	return credential{roots: roots, token: istioToken(ctx, t, l, demo), clusterID: "Kubernetes"}
 }
 
-// signed makes a token for the consumer with the lab's own key.
-func signed(t testing.TB, l *lab.Lab, expires time.Time, audiences ...string) string {
+// signed makes a token for the default account with the lab's own key.
+func signed(t testing.TB, l *lab.Lab, namespace string, expires time.Time, audiences ...string) string {
 	t.Helper()
-	claims, err := l.Claims(within(t, 10*time.Second), demo, "default", expires, audiences...)
+	claims, err := l.Claims(within(t, 10*time.Second), namespace, "default", expires, audiences...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,10 +132,10 @@ func TestCredentials(t *testing.T) {
 		{"two audiences", func(c *credential) {
 			c.token = issued(t, l, demo, "https://kubernetes.default.svc", lab.IstioAudience)
 		}, codes.OK},
-		{"signed by hand", func(c *credential) { c.token = signed(t, l, time.Now().Add(time.Minute), lab.IstioAudience) }, codes.OK},
+		{"signed by hand", func(c *credential) { c.token = signed(t, l, demo, time.Now().Add(time.Minute), lab.IstioAudience) }, codes.OK},
 		{"wrong audience", func(c *credential) { c.token = issued(t, l, demo, "https://kubernetes.default.svc") }, codes.Unauthenticated},
 		{"audience of the API server", func(c *credential) { c.token = issued(t, l, demo) }, codes.Unauthenticated},
-		{"expired", func(c *credential) { c.token = signed(t, l, time.Now().Add(-time.Minute), lab.IstioAudience) }, codes.Unauthenticated},
+		{"expired", func(c *credential) { c.token = signed(t, l, demo, time.Now().Add(-time.Minute), lab.IstioAudience) }, codes.Unauthenticated},
 		{"no token", func(c *credential) { c.token = "" }, codes.Unauthenticated},
 		{"wrong cluster id", func(c *credential) { c.clusterID = "elsewhere" }, codes.Unauthenticated},
 		{"not a token", func(c *credential) { c.token = "not.a.token" }, codes.Unauthenticated},

@@ -89,36 +89,20 @@ func contents(a *answer) string {
 func TestPushes(t *testing.T) {
 	l := suite.Lab(t)
 	ctx := within(t, time.Minute)
-	service := func(name string) string {
-		return fmt.Sprintf(`
-apiVersion: v1
-kind: Service
-metadata: {name: %s, namespace: pushes}
-spec:
-  selector: {app: %s}
-  ports: [{name: grpc-tri, port: 50052}]
-`, name, name)
-	}
+	service := func(name string) string { return service("pushes", name, name, grpcPort) }
 	workload := func(name, app, ip string) *lab.Workload {
 		w, err := l.AddWorkload(ctx, lab.WorkloadSpec{Namespace: "pushes", Name: name, IP: ip, Labels: map[string]string{"app": app}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { w.Remove(context.WithoutCancel(ctx)) })
 		return w
 	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	cluster := func(name string) string { return "outbound|50052||" + name + ".pushes.svc.cluster.local" }
-	must(l.Namespace(ctx, "pushes"))
-	apply(t, l, service("a")+"---"+service("b"))
+	must(t, l.Namespace(ctx, "pushes"))
+	t.Cleanup(func() { removeManifest(t, l, service("a")+service("b")+service("c")) })
+	apply(t, l, service("a")+service("b"))
 	first := workload("a-1", "a", "10.244.0.221")
 	workload("b-1", "b", "10.244.0.222")
-	must(lab.WaitFor(ctx, "both services", func(context.Context) error {
+	must(t, lab.WaitFor(ctx, "both services", func(context.Context) error {
 		s := openADS(t, l.Istiod.Plain(), credential{}, leanNode("10.244.0.250", "consumer", "pushes"))
 		if got := contents(s.ask(t, endpointType, cluster("a"), cluster("b"))); got != "a b" {
 			return fmt.Errorf("endpoints of %q", got)
@@ -143,9 +127,9 @@ spec:
 		{"endpoints", func() { s.subscribe(t, endpointType, cluster("a"), cluster("b")) }, "EDS a b"},
 		{"an endpoint more: EDS is partial, the rest is sent whole", func() { workload("a-2", "a", "10.244.0.223") },
 			"CDS a b, EDS a, LDS a b, RDS a b"},
-		{"an endpoint less", func() { must(first.Remove(ctx)) }, "CDS a b, EDS a, LDS a b, RDS a b"},
+		{"an endpoint less", func() { must(t, first.Remove(ctx)) }, "CDS a b, EDS a, LDS a b, RDS a b"},
 		{"an unknown name comes to be", func() { s.settle(t); apply(t, l, service("c")) }, "CDS a b, LDS a b c, RDS a b"},
-		{"a service goes: an empty route and assignment, no cluster, no listener", func() { must(l.Delete(ctx, service("b"))) },
+		{"a service goes: an empty route and assignment, no cluster, no listener", func() { must(t, l.Delete(ctx, service("b"))) },
 			"CDS a, EDS b-, LDS a c, RDS a b-"},
 		{"fewer listeners asked for: an answer", func() { s.subscribe(t, listenerType, "a:50052") }, "LDS a"},
 		{"fewer endpoints asked for: silence", func() { s.subscribe(t, endpointType, cluster("a")) }, ""},

@@ -15,6 +15,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -109,6 +110,20 @@ func (k *Kubelet) Close() {
 // LogFile is where the output of a pod's program goes, all restarts in one file.
 func (k *Kubelet) LogFile(namespace, name string) string {
 	return filepath.Join(k.config.Logs, "pods", namespace+"_"+name+".log")
+}
+
+// Journal is the kubelet's own log: starts, failed probes, readiness, signals
+// and exit codes of all pods.
+func (k *Kubelet) Journal() string { return k.log.Name() }
+
+// Dial connects to a port of a running pod's own loopback interface, as kubectl
+// port-forward does.
+func (k *Kubelet) Dial(ctx context.Context, namespace, name string, port int) (net.Conn, error) {
+	w := k.find(namespace, name)
+	if w == nil {
+		return nil, fmt.Errorf("kubelet: no pod %s/%s", namespace, name)
+	}
+	return dialWithin(ctx, w.netns(), port)
 }
 
 // Root is the root directory of a running pod, as seen from this machine.

@@ -1,11 +1,14 @@
 package kubelet
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -86,17 +89,39 @@ func ip(netns string, commands ...string) error {
 func startWithin(c *exec.Cmd, netns, hostname string) error {
 	result := make(chan error, 1)
 	go func() { // ends when the program has started
-		runtime.LockOSThread()
-		leave, err := enter(netns, hostname)
-		if err == nil {
-			err = c.Start()
-		}
-		if leave() {
-			runtime.UnlockOSThread()
-		}
-		result <- err
+		result <- inside(netns, hostname, c.Start)
 	}()
 	return <-result
+}
+
+// dialWithin connects to a TCP port of the loopback interface of a network
+// namespace, in which the connection stays.
+func dialWithin(ctx context.Context, netns string, port int) (conn net.Conn, err error) {
+	done := make(chan struct{})
+	go func() { // ends with the attempt
+		defer close(done)
+		err = inside(netns, "", func() (err error) {
+			conn, err = new(net.Dialer).DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			return err
+		})
+	}()
+	<-done
+	return conn, err
+}
+
+// inside runs f on a thread of its own that is in the network namespace and,
+// where one is given, under the host name. The calling goroutine must have
+// nothing else to do.
+func inside(netns, hostname string, f func() error) error {
+	runtime.LockOSThread()
+	leave, err := enter(netns, hostname)
+	if err == nil {
+		err = f()
+	}
+	if leave() {
+		runtime.UnlockOSThread()
+	}
+	return err
 }
 
 // enter moves the calling thread into the namespaces; leave moves it back and
@@ -123,7 +148,7 @@ func enter(netns, hostname string) (leave func() bool, err error) {
 		return leave, err
 	}
 	defer unix.Close(fd)
-	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil || hostname == "" {
 		return leave, err
 	}
 	if err := unix.Unshare(unix.CLONE_NEWUTS); err != nil {

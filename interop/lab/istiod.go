@@ -79,6 +79,16 @@ func (i *Istiod) Kill() {
 	}
 }
 
+// Freeze stops the replica without ending it (SIGSTOP): its connections stay
+// open and silent. [Istiod.Kill] ends it for good.
+func (i *Istiod) Freeze() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.process != nil {
+		i.process.freeze()
+	}
+}
+
 // Stop ends the replica as a rollout does (SIGTERM).
 func (i *Istiod) Stop() {
 	i.mu.Lock()

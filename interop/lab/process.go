@@ -59,6 +59,9 @@ func (p *process) failure() error {
 // kill ends the process group at once and waits for the process.
 func (p *process) kill() { p.end(syscall.SIGKILL, 0) }
 
+// freeze stops the process group until it is killed.
+func (p *process) freeze() { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
+
 // stop asks the process group to end and kills it after grace.
 func (p *process) stop(grace time.Duration) { p.end(syscall.SIGTERM, grace) }
 
