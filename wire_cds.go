@@ -116,6 +116,7 @@ func (x *cluster) setDiscovery(p *clusterParts) error {
 		case 1:
 			c.message("eds_config", &source)
 		case 2:
+			x.edsName = x.name // shares its bytes, where the names are equal
 			if name := c.raw("service_name"); len(name) > 0 && string(name) != x.name {
 				x.edsName = string(name)
 			}
@@ -236,10 +237,10 @@ func (d *decoding) balancingList(b []byte, depth int) (other string, err error) 
 	if err != nil {
 		return "", inElement("policies", 0, err)
 	}
-	switch first.name {
-	case typeRoundRobin:
+	switch {
+	case first.name == typeRoundRobin:
 		return "", nil
-	case typeLocalityRoundRobin:
+	case first.name == typeLocalityRoundRobin && !first.json:
 		inner, err := submessage(first.value, 1, "endpoint_picking_policy")
 		if err != nil || inner == nil {
 			return "", err

@@ -1,0 +1,102 @@
+package proxyless
+
+import "testing"
+
+// census counts what was kept, so that a random test that no longer makes
+// something is noticed.
+type census map[string]int
+
+var pathNames = [...]string{pathAny: "any path", pathPrefix: "prefix", pathExact: "path", pathRegex: "regex", pathSeparated: "separated prefix"}
+var headerNames = [...]string{headerPresent: "header present", headerAbsent: "header absent", headerExact: "header exact", headerPrefix: "header prefix",
+	headerSuffix: "header suffix", headerContains: "header contains", headerRegex: "header regex", headerRange: "header range"}
+
+// expected is what has to be among the values of each kind.
+var expected = [kindCount][]string{
+	kindListener: {"rds", "inline", "limit", "inbound", "tls", "plain", "filters"},
+	kindRoute: append(append([]string{"virtual hosts", "one cluster", "clusters", "failure", "never", "limit", "fold", "fraction",
+		"header fold", "header inverted", "header missing is empty"}, pathNames[:]...), headerNames[:]...),
+	kindCluster:   {"other name", "own name", "TLS", "failure", "fine", "round robin", "other policy", "timeout"},
+	kindEndpoints: {"IPv4", "IPv6", "unusable", "priorities", "localities", "weighted"},
+}
+
+func (c census) check(t *testing.T, k kind) {
+	t.Helper()
+	for _, what := range expected[k] {
+		if c[what] < rounds/100 {
+			t.Errorf("%d times %s", c[what], what)
+		}
+	}
+}
+
+func (c census) note(what string, when bool) {
+	if when {
+		c[what]++
+	}
+}
+
+func (c census) count(value any) {
+	switch v := value.(type) {
+	case *listener:
+		c.listener(v)
+	case *routeConfig:
+		c.routes(v)
+	case *cluster:
+		c.note("other name", v.edsName != "" && v.edsName != v.name)
+		c.note("own name", v.edsName == v.name)
+		c.note("TLS", v.failure == demandsTLS)
+		c.note("failure", v.failure != "")
+		c.note("fine", v.failure == "")
+		c.note("round robin", v.policy == lbRoundRobin)
+		c.note("other policy", v.policy == lbOther)
+		c.note("timeout", v.connectTimeout > 0)
+	case *assignment:
+		c.assignment(v)
+	}
+}
+
+func (c census) listener(v *listener) {
+	c.note("rds", v.routeName != "")
+	c.note("inline", v.inline != nil)
+	c.note("limit", v.maxStreamDuration > 0)
+	c.note("inbound", len(v.inbound) > 0)
+	for _, chain := range v.inbound {
+		c.note("tls", chain.tls)
+		c.note("plain", !chain.tls)
+		c.note("filters", len(chain.filters) > 0)
+	}
+}
+
+func (c census) routes(v *routeConfig) {
+	for _, host := range v.virtualHosts {
+		c.note("virtual hosts", true)
+		for _, r := range host.routes {
+			c.note("one cluster", len(r.clusters) == 1)
+			c.note("clusters", len(r.clusters) > 1)
+			c.note("failure", r.failure != "")
+			c.note("never", r.match.never != "")
+			c.note("limit", r.hasMaxDuration)
+			c.note("fold", r.match.foldCase)
+			c.note("fraction", r.match.partial)
+			c.note(pathNames[r.match.path], true)
+			for _, h := range r.match.headers {
+				c.note(headerNames[h.kind], true)
+				c.note("header fold", h.foldCase)
+				c.note("header inverted", h.invert)
+				c.note("header missing is empty", h.missingEmpty)
+			}
+		}
+	}
+}
+
+func (c census) assignment(v *assignment) {
+	for _, e := range v.endpoints {
+		c.note("IPv4", e.addr.Addr().Is4())
+		c.note("IPv6", e.addr.Addr().Is6())
+		c.note("weighted", e.weight > 1)
+	}
+	for i, l := range v.localities {
+		c.note("localities", true)
+		c.note("priorities", i > 0 && l.priority != v.localities[i-1].priority)
+	}
+	c.note("unusable", v.unusable > 0)
+}
