@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // Invoker calls one interface of one provider. It is a
@@ -87,10 +88,27 @@ func (inv *Invoker) invoke(ctx context.Context, method string, args, reply any, 
 		}
 		err := a.send(ctx, method, args, reply, opts)
 		if !nothingSent(err) {
-			return err
+			return inv.cut(ctx, err)
 		}
 		inv.counts.repicks.Add(1)
 	}
+}
+
+// cut names the reason of a call that Mesh.Close cut off.
+func (inv *Invoker) cut(ctx context.Context, err error) error {
+	if code := status.Code(err); code != codes.Canceled && code != codes.Unavailable || ctx.Err() != nil {
+		return err
+	}
+	select {
+	case <-inv.closed:
+		return inv.meshClosed()
+	default:
+		return err
+	}
+}
+
+func (inv *Invoker) meshClosed() *Error {
+	return &Error{Stage: StageProvider, Resource: inv.target.providedBy, Reason: "the mesh was closed", Err: ErrClosed}
 }
 
 // within adds a deadline where the context has none.
@@ -236,7 +254,7 @@ func (inv *Invoker) wait(ctx context.Context, method string, blocked obstacle, o
 		case <-ctx.Done():
 			return a, expired(ctx, inv.describe(p, blocked))
 		case <-inv.closed:
-			return a, &Error{Stage: StageProvider, Resource: inv.target.providedBy, Reason: "the mesh was closed", Err: ErrClosed}
+			return a, inv.meshClosed()
 		case <-p.superseded:
 		case <-changed:
 		case <-timer.C:
