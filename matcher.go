@@ -80,6 +80,11 @@ func (m *routeMatch) matches(path string, h *callHeaders, random uint32) bool {
 // not, h may be nil.
 func (m *routeMatch) needsHeaders() bool { return len(m.headers) > 0 }
 
+// simple says that the path as it is written decides alone.
+func (m *routeMatch) simple() bool {
+	return m.never == "" && !m.foldCase && !m.partial && len(m.headers) == 0
+}
+
 // everything says that every call matches, so that nothing needs to be looked at.
 func (m *routeMatch) everything() bool {
 	return m.never == "" && m.path == pathAny && len(m.headers) == 0 && !m.partial

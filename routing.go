@@ -9,6 +9,7 @@ import (
 // plannedRoute is a route with its clusters found.
 type plannedRoute struct {
 	match    *routeMatch
+	exact    string // the path where the match is nothing but one; else empty
 	name     string
 	clusters []plannedCluster
 	total    uint32
@@ -59,6 +60,9 @@ const indexed = 6
 func newRouteTable(routes []plannedRoute) routeTable {
 	t := routeTable{routes: routes, paths: map[string]int32{}, prefixes: map[string]int32{}}
 	for i := range routes {
+		if m := routes[i].match; m.path == pathExact && m.simple() {
+			routes[i].exact = m.text
+		}
 		if !t.index(int32(i)) {
 			t.rest = append(t.rest, int32(i))
 			t.headers = t.headers || routes[i].match.needsHeaders()
@@ -74,7 +78,7 @@ func newRouteTable(routes []plannedRoute) routeTable {
 // index enters a route that looks at nothing but a path or prefix.
 func (t *routeTable) index(i int32) bool {
 	m := t.routes[i].match
-	if len(t.routes) < indexed || m.foldCase || m.partial || m.needsHeaders() {
+	if len(t.routes) < indexed || !m.simple() {
 		return false
 	}
 	switch m.path {
@@ -114,8 +118,13 @@ func (t *routeTable) find(path string, call *callHeaders) *plannedRoute {
 		if int(i) >= best {
 			break
 		}
-		if t.routes[i].match.matches(path, call, random) {
-			return &t.routes[i]
+		r := &t.routes[i]
+		if r.exact != "" {
+			if r.exact == path {
+				return r
+			}
+		} else if r.match.matches(path, call, random) {
+			return r
 		}
 	}
 	if best == len(t.routes) {
