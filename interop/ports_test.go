@@ -94,24 +94,28 @@ func TestPortIsRenamed(t *testing.T) {
 	eventually(t, "the declared port to be called", client, answered)
 }
 
-// TestPortsCome gives a Service a second port with routes, and takes it away:
-// a reference that leaves the choice to the mesh keeps to the last good one
-// no longer than the mesh is clear.
+// TestPortsCome gives a Service a second port with routes, and then takes the
+// first one away. Who leaves the choice to the mesh keeps to the port in force
+// while it is there, and then takes the other; who comes anew has to choose.
 func TestPortsCome(t *testing.T) {
 	l := suite.Lab(t)
-	startProvider(t, l, portsNamespace, "provider", map[string]string{"app": "provider"})
-	one := service(portsNamespace, "growing", "provider", grpcPort)
-	two := service(portsNamespace, "growing", "provider", grpcPort, "{name: grpc-other, port: 50053, targetPort: 50052}")
-	withManifest(t, l, one)
+	p := startProvider(t, l, portsNamespace, "provider", map[string]string{"app": "provider"})
+	const otherPort = "{name: grpc-other, port: 50053, targetPort: 50052}"
+	withManifest(t, l, service(portsNamespace, "growing", "provider", grpcPort))
 	m := joinConsumer(t, l, portsNamespace)
-	client := refer(t, m, "growing")
-	explicit := refer(t, m, "growing:50052")
-	ready(t, m)
-	calls := drive(t, explicit)
-	apply(t, l, two)
-	eventually(t, "the choice to be ambiguous", client, failsAt(proxyless.StageListener))
-	apply(t, l, one)
-	eventually(t, "the choice to be clear", client, answered)
+	client, explicit := refer(t, m, "growing"), refer(t, m, "growing:50053")
+	eventually(t, "the only port to be called", client, answered)
+	calls := drive(t, client)
+	apply(t, l, service(portsNamespace, "growing", "provider", grpcPort, otherPort))
+	eventually(t, "the new port to be called", explicit, answered)
+	expectError(t, refusal(t, refer(t, joinConsumer(t, l, portsNamespace), "growing")), proxyless.StageListener, "50052, 50053")
+	calls.reaches(t, p.IP.String())
+
+	former := refer(t, m, "growing:50052")
+	eventually(t, "the first port to be called", former, answered)
+	apply(t, l, service(portsNamespace, "growing", "provider", otherPort))
+	eventually(t, "the first port to be gone", former, failsAt(proxyless.StageListener))
+	calls.reaches(t, p.IP.String())
 	calls.stop()
-	calls.expectNoneLost(t, "through a reference that names its port")
+	calls.expectNoneLost(t, "while ports came and went")
 }
