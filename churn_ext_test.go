@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -113,13 +114,24 @@ func TestCloseEndsCallsOnConnectionsThatDrain(t *testing.T) {
 	}
 }
 
+// asked waits until a provider has asked for its inbound listener, and returns
+// the listener's name.
+func asked(t *testing.T, cp *meshtest.ControlPlane, p *provider) string {
+	t.Helper()
+	name := "xds.istio.io/grpc/lds/inbound/" + p.addr.String()
+	if _, err := cp.WaitRequest(bounded(t, 10*time.Second), func(r meshtest.Request) bool { return slices.Contains(r.Names, name) }); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 func TestAnInboundListenerThatIsNotUnderstoodRefusesCalls(t *testing.T) {
 	cp := meshtest.New(t)
 	one := startProvider(t, cp, &echo{name: "one"})
 	cp.SetService(echoService(one.endpoint()))
 	inv := refer(t, join(t, testConfig(cp, "consumer")))
 	eventually(t, inv, "one")
-	name := "xds.istio.io/grpc/lds/inbound/" + one.addr.String()
+	name := asked(t, cp, one)
 	cp.SetResource(meshtest.ListenerType, name, meshtest.Listener{Name: name, Address: one.addr.String(), Inbound: []meshtest.FilterChain{{Name: "no router", TLS: true}}}.Marshal())
 	if err := cp.WaitSettled(bounded(t, 10*time.Second)); err != nil {
 		t.Fatal(err)

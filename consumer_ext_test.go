@@ -281,6 +281,7 @@ func TestInboundPolicyThatCannotBeEnforcedRefusesCalls(t *testing.T) {
 			if _, err := say(t.Context(), inv); err != nil {
 				t.Fatalf("without policy: %v", err)
 			}
+			asked(t, cp, one)
 			cp.SetInbound(one.addr.String(), in)
 			if err := cp.WaitSettled(t.Context()); err != nil {
 				t.Fatal(err)
