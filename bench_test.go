@@ -150,6 +150,14 @@ func BenchmarkHeap(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
 // BenchmarkInvoke sends a unary call through memory and back: through an
 // Invoker, and through a ClientConn with the same headers.
 func BenchmarkInvoke(b *testing.B) {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -180,12 +179,4 @@ func routeList(n int, match func(r *meshtest.Route, i int)) []meshtest.Route {
 	}
 	routes[n-1].Name = "last"
 	return routes
-}
-
-func heapInUse() uint64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

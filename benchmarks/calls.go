@@ -97,7 +97,7 @@ func invoke(r *report, share time.Duration) error {
 	}
 	r.add(row{what: "Invoke above a bare ClientConn, allocations of both ends", ours: a[1].String(), other: a[0].String(), compared: "difference", estimate: above(1), budget: 2})
 	r.add(row{what: "… grpc-go xDS above the same", other: a[2].String(), compared: "difference", estimate: above(2)})
-	for _, load := range loads(30, 16*callersPerCore) {
+	for _, load := range loads(10, 16*callersPerCore) {
 		s := compete(share, load.contestants(calls)...)
 		name := "Invoke above a bare ClientConn, " + load.name
 		r.add(row{what: name, ours: nanoseconds(s[1].time), other: nanoseconds(s[0].time), compared: "time / bare grpc-go", estimate: ratio(s[1].time, s[0].time), budget: 1.02})
@@ -168,7 +168,7 @@ func echo(r *report, share time.Duration) error {
 	for i := range calls {
 		a[i] = allocated(500, calls[i].serial)
 	}
-	for _, load := range loads(20, 8*callersPerCore) {
+	for _, load := range loads(10, 8*callersPerCore) {
 		s := compete(share, load.contestants(calls)...)
 		budget := 0.0
 		if load.name != "serial" {

@@ -26,6 +26,7 @@ import (
 	_ "dubbo.apache.org/dubbo-go/v3/registry/protocol"
 	"dubbo.apache.org/dubbo-go/v3/server"
 	"github.com/dubbogo/gost/log/logger"
+	"go.uber.org/zap"
 
 	"github.com/proxyless/proxyless/examples/greeting/greetpb"
 )
@@ -62,7 +63,7 @@ type dubboHandler interface {
 // dubboStack starts a Triple server of dubbo-go, which lasts as long as the
 // process since it cannot be stopped, and a client of it.
 func dubboStack() (caller, error) {
-	logger.SetLoggerLevel("fatal") // it misses protocols and registries that nobody asked for
+	logger.SetLogger(zap.NewNop().Sugar()) // it misses protocols and registries that nobody asked for
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
