@@ -305,9 +305,12 @@ func (l *loader) lookup(placeholder string) (string, error) {
 	return text, nil
 }
 
+// keySeparators is made once: a Replacer's tables cost more than its use.
+var keySeparators = strings.NewReplacer(".", "", "-", "", "_", "")
+
 // canonicalKey drops what spellings of one key differ in.
 func canonicalKey(name string) string {
-	key := strings.ToLower(strings.NewReplacer(".", "", "-", "", "_", "").Replace(name))
+	key := strings.ToLower(keySeparators.Replace(name))
 	if parameter, ok := strings.CutPrefix(key, "dubboregistryparameters"); ok {
 		key = "dubboregistry" + parameter
 	}
