@@ -55,7 +55,6 @@ func main() {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", s.name, err)
 		}
 	}
-	r.print()
 	if failed {
 		os.Exit(1)
 	}

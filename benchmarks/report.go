@@ -6,14 +6,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"text/tabwriter"
 )
 
-// report collects the rows of the table.
-type report struct {
-	quick bool
-	rows  []row
-}
+// report prints the table, row by row as they come.
+type report struct{ quick bool }
 
 // row is one comparison. The budget is a bound on the estimate: an upper one,
 // or a lower one where more is better.
@@ -27,7 +23,10 @@ type row struct {
 	atLeast     bool
 }
 
-func (r *report) add(w row) { r.rows = append(r.rows, w) }
+// add prints a row as BENCHMARKS.md has it.
+func (r *report) add(w row) {
+	fmt.Printf("| %s | %s | %s | %s | %s%s | %d | %s |\n", w.what, w.ours, w.other, w.compared, w.estimate, w.unit, w.estimate.n, w.verdict())
+}
 
 // verdict says whether the budget is met: surely, where the whole interval
 // meets it.
@@ -63,6 +62,7 @@ func (r *report) settings() {
 		}
 	}
 	fmt.Print(contestants)
+	fmt.Println("| what | proxyless | other | compared | estimate (95 %) | rounds | budget |\n|---|---|---|---|---|---|---|")
 }
 
 // contestants is printed above the table: who does what with which settings.
@@ -76,18 +76,6 @@ Contestants (what is not named is at its default; plain text over 127.0.0.1; one
 Every estimate is the median over rounds in which the contestants took turns, with its 95 % confidence interval by order statistics.
 
 `
-
-// print writes the table, as BENCHMARKS.md has it.
-func (r *report) print() {
-	t := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
-	fmt.Fprintln(t, "| what\t| proxyless\t| other\t| compared\t| estimate (95 %)\t| rounds\t| budget\t|")
-	fmt.Fprintln(t, "|---\t|---\t|---\t|---\t|---\t|---\t|---\t|")
-	for i := range r.rows {
-		w := &r.rows[i]
-		fmt.Fprintf(t, "| %s\t| %s\t| %s\t| %s\t| %s%s\t| %d\t| %s\t|\n", w.what, w.ours, w.other, w.compared, w.estimate, w.unit, w.estimate.n, w.verdict())
-	}
-	t.Flush()
-}
 
 func processor() string {
 	b, _ := os.ReadFile("/proc/cpuinfo")
