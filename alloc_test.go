@@ -43,7 +43,7 @@ func TestPickAllocatesNothing(t *testing.T) {
 	} {
 		for _, n := range []int{1, 10, 10_000} {
 			s := readySet(n, weight)
-			if allocs := leastAllocs(1000, func() { picked.Store(s.pick()) }); allocs != 0 {
+			if allocs := leastAllocs(1000, func() { picked.Store(s.pickOne()) }); allocs != 0 {
 				t.Errorf("%s, %d endpoints: %v allocations for each pick", name, n, allocs)
 			}
 		}
@@ -102,7 +102,8 @@ func TestChoiceAllocatesNothing(t *testing.T) {
 	connectAll(m.inv.plan.Load().sets[0])
 	var failed bool
 	allocs := leastAllocs(1000, func() {
-		a, _ := m.inv.plan.Load().pick(context.Background(), wireMethod)
+		w, _ := m.inv.plan.Load().find(context.Background(), wireMethod)
+		a, _ := w.pick(choice{})
 		if failed = failed || a.conn == nil; !failed {
 			a.cell.leave()
 		}

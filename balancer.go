@@ -4,14 +4,17 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
 
 // endpointSet is one cluster's endpoints made ready for picking: weighted
-// round robin over the endpoints that are ready, lock-free, in tiers by
-// priority. Sets are replaced by updates; what must live on is in the cells
-// that the slots point at. A slot gets its cell when its turn first comes.
+// round robin over the endpoints that are ready, or what the cluster asks for
+// in its place, lock-free, in tiers by priority. Sets are replaced by updates;
+// what must live on is in the cells that the slots point at, and in the
+// cluster's state and hosts where it has policy that remembers. A slot gets its
+// cell when its turn first comes.
 //
 // pick is on the hot path of every call: one add and two loads when endpoints
 // are ready. Nothing may be added to it that locks, allocates or logs.
@@ -21,8 +24,10 @@ type endpointSet struct {
 	from      *assignment
 	endpoints []endpoint // the assignment's
 	tiers     []tier
-	even      *tier // the first tier where its endpoints weigh the same: the usual case
+	even      *tier // the first tier where nothing but turns counts: the usual case
 	table     *connTable
+	state     *clusterState // nil where the cluster has no policy that remembers
+	hosts     []*host       // parallel to endpoints; nil where state is
 
 	slots []atomic.Pointer[cell] // parallel to endpoints; written under table.mu
 
@@ -44,44 +49,99 @@ type tier struct {
 	blocked atomic.Int64
 	// shares are the weights scaled so that the largest is 65535; nil when all
 	// are equal.
-	shares []uint16
+	shares atomic.Pointer[[]uint16]
+	// picker chooses where the cluster asks for something else than round
+	// robin; nil otherwise. Constant after construction.
+	picker picker
 }
 
-// pick returns the next endpoint that is ready. An endpoint not yet connected
+// picker chooses an endpoint of a tier by another rule than weighted round
+// robin. It is made for one tier of one set, and its pick is on the hot path.
+type picker interface {
+	// pick returns an endpoint that is usable and its index, or nil. It wakes
+	// at most one endpoint that was never dialled, and none where one was
+	// dialled for this pick already.
+	pick(s *endpointSet, t *tier, c choice, dialled bool) (uint64, *cell)
+}
+
+// choice is what a pick is told of its call. The zero value says nothing.
+type choice struct {
+	hash   uint64 // by the route's hash policies; counts where hashed
+	hashed bool
+	extra  *choiceExtra // nil for most calls
+}
+
+// choiceExtra is what few picks are told.
+type choiceExtra struct {
+	tried    []netip.AddrPort // endpoints of earlier attempts, to avoid
+	reselect int              // how often to pick again to avoid them
+	sticky   netip.AddrPort   // where session affinity wants to go; zero is anywhere
+}
+
+// pick returns the next endpoint that is usable. An endpoint not yet connected
 // is dialled in the background, at most one for each pick. It returns nil when
-// none is ready.
-func (s *endpointSet) pick() *cell {
+// none is usable.
+func (s *endpointSet) pick(c choice) (uint64, *cell) {
+	if c.extra != nil {
+		return s.pickAvoiding(c)
+	}
 	t := s.even
 	if t == nil {
-		return s.search(false)
+		return s.search(c, false)
 	}
 	at := uint64(uint32(t.next.Add(1)) % uint32(t.count)) // a 32-bit division is the cheaper one
 	if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
-		return c
+		return at, c
 	}
-	return s.search(s.wake(at))
+	return s.search(c, s.wake(at))
+}
+
+// usable returns the cell of an endpoint that calls may be sent to now; nil
+// when they may not.
+func (s *endpointSet) usable(at uint64) *cell {
+	c := s.slots[at].Load()
+	if c == nil || c.ready.Load() == nil || s.hosts != nil && s.hosts[at].ejected.Load() {
+		return nil
+	}
+	return c
+}
+
+// pickAvoiding picks again while it meets an endpoint of an earlier attempt.
+func (s *endpointSet) pickAvoiding(c choice) (uint64, *cell) {
+	x := c.extra
+	c.extra = nil
+	for n := 0; ; n++ {
+		at, found := s.pick(c)
+		if found == nil || n >= x.reselect || !slices.Contains(x.tried, s.endpoints[at].addr) {
+			return at, found
+		}
+		c.hashed = false // the same hash would lead to the same endpoint
+	}
 }
 
 // search looks through the tiers in order; a tier is passed over when all its
 // endpoints failed, or when none has become ready for failoverTime.
-func (s *endpointSet) search(dialled bool) *cell {
+func (s *endpointSet) search(c choice, dialled bool) (uint64, *cell) {
 	for i := range s.tiers {
 		t := &s.tiers[i]
-		var c *cell
-		if t.shares == nil {
-			c = s.pickEqual(t, dialled)
+		var at uint64
+		var found *cell
+		if t.picker != nil {
+			at, found = t.picker.pick(s, t, c, dialled)
+		} else if shares := t.shares.Load(); shares == nil {
+			at, found = s.pickEqual(t, dialled)
 		} else {
-			c = s.pickWeighted(t, dialled)
+			at, found = s.pickWeighted(t, *shares, dialled)
 		}
-		if c != nil {
+		if found != nil {
 			t.blocked.Store(0)
-			return c
+			return at, found
 		}
 		if s.hopeful(t) && (i == len(s.tiers)-1 || !t.overdue()) {
-			return nil
+			return 0, nil
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // failoverTime is how long calls wait for a priority of which some endpoints
@@ -93,52 +153,56 @@ func (t *tier) overdue() bool {
 	return !t.blocked.CompareAndSwap(0, now) && now-t.blocked.Load() >= int64(failoverTime)
 }
 
-// pickEqual takes the counter's next values until one belongs to a ready
-// endpoint, so that those which are not ready do not burden their neighbours.
-func (s *endpointSet) pickEqual(t *tier, dialled bool) *cell {
+// pickEqual takes the counter's next values until one belongs to a usable
+// endpoint, so that those which are not do not burden their neighbours.
+func (s *endpointSet) pickEqual(t *tier, dialled bool) (uint64, *cell) {
 	for range t.count {
 		at := t.first + t.next.Add(1)%t.count
-		if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
-			return c
+		if c := s.usable(at); c != nil {
+			return at, c
 		}
 		dialled = dialled || s.wake(at)
 	}
-	return s.anyReady(t) // others may have taken the values that were ready
+	return s.anyUsable(t) // others may have taken the values that were usable
 }
 
 // pickWeighted lets an endpoint with share w take its turn in w of 65535
 // rounds, spread evenly: a static stride schedule (gRFC A58) on one counter.
-func (s *endpointSet) pickWeighted(t *tier, dialled bool) *cell {
+func (s *endpointSet) pickWeighted(t *tier, shares []uint16, dialled bool) (uint64, *cell) {
 	for range 4*t.count + 64 {
 		n := t.next.Add(1)
 		i, round := n%t.count, n/t.count
-		share := uint64(t.shares[i])
+		share := uint64(shares[i])
 		if (share*round+i*32767)%65535 < 65535-share {
 			continue
 		}
-		if c := s.slots[t.first+i].Load(); c != nil && c.ready.Load() != nil {
-			return c
+		if c := s.usable(t.first + i); c != nil {
+			return t.first + i, c
 		}
 		dialled = dialled || s.wake(t.first+i)
 	}
-	return s.anyReady(t)
+	return s.anyUsable(t)
 }
 
-// anyReady looks at every endpoint of a tier, from a random one on.
-func (s *endpointSet) anyReady(t *tier) *cell {
+// anyUsable looks at every endpoint of a tier, from a random one on.
+func (s *endpointSet) anyUsable(t *tier) (uint64, *cell) {
 	start := rand.Uint64N(t.count)
 	for i := range t.count {
-		if c := s.slots[t.first+(start+i)%t.count].Load(); c != nil && c.ready.Load() != nil {
-			return c
+		at := t.first + (start+i)%t.count
+		if c := s.usable(at); c != nil {
+			return at, c
 		}
 	}
-	return nil
+	return 0, nil
 }
 
-// hopeful says that some endpoint of the tier may yet become ready soon: not
-// all have failed.
+// hopeful says that some endpoint of the tier may yet become usable soon: not
+// all have failed or are ejected.
 func (s *endpointSet) hopeful(t *tier) bool {
 	for i := range t.count {
+		if s.hosts != nil && s.hosts[t.first+i].ejected.Load() {
+			continue
+		}
 		if c := s.slots[t.first+i].Load(); c == nil || cellState(c.state.Load()) != cellFailed {
 			return true
 		}
@@ -177,13 +241,16 @@ func (s *endpointSet) adopt(at uint64) *cell {
 }
 
 func (s *endpointSet) key(addr netip.AddrPort) connKey {
-	return connKey{addr: addr, connectTimeout: s.cluster.connectTimeout}
+	return connKey{addr: addr, settings: s.cluster.conn}
 }
 
 // newEndpointSet prepares an assignment for picking. Endpoints that prev holds
-// too keep their cells.
-func newEndpointSet(table *connTable, c *cluster, a *assignment, prev *endpointSet) *endpointSet {
-	s := &endpointSet{cluster: c, from: a, endpoints: a.endpoints, table: table, slots: make([]atomic.Pointer[cell], len(a.endpoints))}
+// too keep their cells. state may be nil.
+func newEndpointSet(table *connTable, c *cluster, a *assignment, state *clusterState, prev *endpointSet) *endpointSet {
+	s := &endpointSet{cluster: c, from: a, endpoints: a.endpoints, table: table, state: state, slots: make([]atomic.Pointer[cell], len(a.endpoints))}
+	if state != nil {
+		s.hosts = state.hostsOf(s.endpoints)
+	}
 	s.buildTiers(prev)
 	s.inherit(prev)
 	return s
@@ -194,29 +261,46 @@ func newEndpointSet(table *connTable, c *cluster, a *assignment, prev *endpointS
 // consumers start at the same endpoint.
 func (s *endpointSet) buildTiers(prev *endpointSet) {
 	localities := s.from.localities
+	s.tiers = make([]tier, 0, len(localities)) // never grown: tiers have atomics
 	for len(localities) > 0 {
 		n := 1
 		for n < len(localities) && localities[n].priority == localities[0].priority {
 			n++
 		}
-		count := 0
-		for _, l := range localities[:n] {
-			count += l.count
-		}
-		if count > 0 {
-			s.tiers = append(s.tiers, tier{first: uint64(localities[0].first), count: uint64(count), shares: shares(s.endpoints, localities[:n])})
-		}
+		s.addTier(localities[:n])
 		localities = localities[n:]
 	}
 	for i := range s.tiers {
+		t := &s.tiers[i]
 		start := uint64(rand.Uint32())
+		var before *tier
 		if prev != nil && i < len(prev.tiers) {
-			start = prev.tiers[i].next.Load()
+			before = &prev.tiers[i]
+			start = before.next.Load()
 		}
-		s.tiers[i].next.Store(start)
+		t.next.Store(start)
+		t.picker = newPicker(s, t, before)
 	}
-	if len(s.tiers) > 0 && s.tiers[0].shares == nil && s.tiers[0].first == 0 {
+	if len(s.tiers) > 0 && s.hosts == nil && s.tiers[0].simple() && s.tiers[0].first == 0 {
 		s.even = &s.tiers[0]
+	}
+}
+
+// simple says that nothing but turns counts.
+func (t *tier) simple() bool { return t.picker == nil && t.shares.Load() == nil }
+
+// addTier adds the endpoints of one priority.
+func (s *endpointSet) addTier(localities []locality) {
+	count := 0
+	for _, l := range localities {
+		count += l.count
+	}
+	if count == 0 {
+		return
+	}
+	s.tiers = append(s.tiers, tier{first: uint64(localities[0].first), count: uint64(count)})
+	if weights := shares(s.endpoints, localities); weights != nil {
+		s.tiers[len(s.tiers)-1].shares.Store(&weights)
 	}
 }
 
@@ -271,7 +355,7 @@ func (s *endpointSet) inherit(prev *endpointSet) {
 	if len(t.cells) == 0 {
 		return
 	}
-	if prev != nil && prev.cluster.connectTimeout != s.cluster.connectTimeout {
+	if prev != nil && prev.cluster.conn != s.cluster.conn {
 		prev = nil
 	}
 	at := 0

@@ -36,7 +36,7 @@ func testSet(a *assignment, prev *endpointSet) *endpointSet {
 	} else {
 		table = newConnTable([]grpc.DialOption{grpc.WithContextDialer(nowhere)}, &counters{})
 	}
-	return newEndpointSet(table, &cluster{name: "c"}, a, prev)
+	return newEndpointSet(table, &cluster{name: "c"}, a, nil, prev)
 }
 
 // nowhere keeps the tests of picking off the network.
@@ -64,7 +64,7 @@ func (s *endpointSet) count(t *testing.T, picks int) map[netip.AddrPort]int {
 	t.Helper()
 	counts := map[netip.AddrPort]int{}
 	for range picks {
-		c := s.pick()
+		c := s.pickOne()
 		if c == nil {
 			t.Fatal("nothing was picked")
 		}
@@ -129,15 +129,15 @@ func TestTheNextPriorityServesOnlyWhenAllOfTheFirstFailed(t *testing.T) {
 	s.be(cellReady, 2)
 	s.be(cellFailed, 0)
 	s.be(cellConnecting, 1)
-	if c := s.pick(); c != nil {
+	if c := s.pickOne(); c != nil {
 		t.Errorf("picked %s while the first priority may still become ready", c.key.addr)
 	}
 	s.be(cellFailed, 1)
-	if c := s.pick(); c == nil || c.key.addr != testAddr(2) {
+	if c := s.pickOne(); c == nil || c.key.addr != testAddr(2) {
 		t.Error("the second priority does not serve")
 	}
 	s.be(cellReady, 1)
-	if c := s.pick(); c == nil || c.key.addr != testAddr(1) {
+	if c := s.pickOne(); c == nil || c.key.addr != testAddr(1) {
 		t.Error("the first priority is not returned to")
 	}
 }
@@ -146,7 +146,7 @@ func TestAPickDialsAtMostOneEndpoint(t *testing.T) {
 	s := testSet(testAssignment(make([]uint32, 50)), nil)
 	defer s.table.close()
 	for i := range 3 {
-		s.pick()
+		s.pickOne()
 		if n := s.table.counts.dials.Load(); n != uint64(i+1) {
 			t.Fatalf("%d endpoints dialled by %d picks", n, i+1)
 		}
@@ -190,7 +190,7 @@ func TestAnUpdateKeepsTheCellsOfEndpointsThatStay(t *testing.T) {
 func TestTwoServicesShareAConnectionUntilBothLetGo(t *testing.T) {
 	s := testSet(testAssignment([]uint32{1}), nil)
 	s.be(cellReady, 0)
-	other := newEndpointSet(s.table, &cluster{name: "d"}, testAssignment([]uint32{1}), nil)
+	other := newEndpointSet(s.table, &cluster{name: "d"}, testAssignment([]uint32{1}), nil, nil)
 	other.adopt(0)
 	c := s.slots[0].Load()
 	if other.slots[0].Load() != c {
@@ -225,7 +225,7 @@ func TestACallThatMeetsADrainIsTurnedAwayOrCounted(t *testing.T) {
 
 func TestAnEmptyAssignmentPicksNothing(t *testing.T) {
 	s := testSet(testAssignment(), nil)
-	if s.pick() != nil || s.expectant() {
+	if s.pickOne() != nil || s.expectant() {
 		t.Error("there is hope for no endpoints")
 	}
 }
@@ -236,17 +236,17 @@ func TestTheNextPriorityServesWhenTheFirstHangsForTenSeconds(t *testing.T) {
 		s.be(cellConnecting, 0, 1)
 		s.be(cellReady, 2)
 		for range 9 {
-			if s.pick() != nil {
+			if s.pickOne() != nil {
 				t.Fatal("the second priority serves too soon")
 			}
 			time.Sleep(time.Second)
 		}
 		time.Sleep(2 * time.Second)
-		if c := s.pick(); c == nil || c.key.addr != testAddr(2) {
+		if c := s.pickOne(); c == nil || c.key.addr != testAddr(2) {
 			t.Error("the second priority does not serve")
 		}
 		s.be(cellReady, 0)
-		if c := s.pick(); c == nil || c.key.addr != testAddr(0) {
+		if c := s.pickOne(); c == nil || c.key.addr != testAddr(0) {
 			t.Error("the first priority is not returned to")
 		}
 	})

@@ -1,20 +1,46 @@
 package proxyless
 
-import "time"
-
-// lbPolicy is Cluster.lb_policy.
-type lbPolicy uint8
+// discoveryType is Cluster.cluster_discovery_type: where the endpoints come from.
+type discoveryType uint8
 
 const (
-	lbRoundRobin lbPolicy = iota
-	lbOther               // named in decoded.ignored; round robin is used in its place
+	discoverEDS         discoveryType = iota // EDS; also ORIGINAL_DST of a Service, which istiod answers by EDS
+	discoverStatic                           // STATIC: load_assignment has addresses
+	discoverStrictDNS                        // STRICT_DNS: all addresses of all names of load_assignment
+	discoverLogicalDNS                       // LOGICAL_DNS: the first address of the one name
+	discoverAggregate                        // envoy.clusters.aggregate: other clusters, in order
+	discoverPassthrough                      // ORIGINAL_DST without a Service (PassthroughCluster): whatever the caller named
 )
 
 // cluster is what is kept of an envoy.config.cluster.v3.Cluster.
 type cluster struct {
-	name           string
-	edsName        string // eds_cluster_config.service_name, or the cluster's name
-	policy         lbPolicy
-	connectTimeout time.Duration // 0 when absent
-	failure        string        // why calls cannot be sent (not EDS, TLS demanded...); empty when they can
+	name     string
+	source   discoveryType
+	edsName  string      // eds_cluster_config.service_name, or the cluster's name
+	inline   *assignment // discoverStatic: never nil there
+	names    []dnsName   // DNS clusters
+	children []string    // discoverAggregate
+	failure  string      // why calls cannot be sent (TLS demanded...); empty when they can
+
+	balance  balancing
+	conn     connSettings
+	limits   *breakers         // nil where there are none
+	outlier  *outlierDetection // nil where there is none
+	panic    uint32            // common_lb_config.healthy_panic_threshold in percent; 0 is none
+	weighted bool              // locality_weighted_lb_config: localities have shares of their own
+	override healthSet         // common_lb_config.override_host_status: what session affinity may still reach
 }
+
+// dnsName is one endpoint of a DNS cluster.
+type dnsName struct {
+	host     string
+	port     uint16
+	weight   uint32
+	locality int // index into the localities of the cluster's load_assignment
+	priority uint32
+}
+
+// healthSet is a set of healthStatus: bit n for status n.
+type healthSet uint8
+
+func (s healthSet) has(h healthStatus) bool { return s>>h&1 != 0 }

@@ -2,7 +2,6 @@ package proxyless
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,96 +35,6 @@ func listenerNames(host, port, domain string) []string {
 		}
 	}
 	return names
-}
-
-// planner compiles plans and keeps the endpoint sets that they share. Only the
-// ADS loop uses it.
-type planner struct {
-	table *connTable
-	sets  map[string][]*endpointSet // those that plans use, by cluster name, the newest last
-}
-
-func newPlanner(table *connTable) *planner {
-	return &planner{table: table, sets: map[string][]*endpointSet{}}
-}
-
-// compile makes the plan of a target; it has a problem while the chain is not
-// whole. Where the chain has a gap that may yet close, last, if it is whole,
-// stays in force with its routes, and only its endpoints follow the mesh; nil
-// says that nothing of it changes.
-func (pl *planner) compile(snap *snapshot, t *target, last *plan) *plan {
-	c := newCompilation(pl, snap, t)
-	c.before = last.name
-	c.compile()
-	pl.hold(c.plan)
-	if !c.plan.gap || !last.complete() {
-		return c.plan
-	}
-	kept := newCompilation(pl, snap, t)
-	kept.keep(last)
-	pl.hold(kept.plan)
-	pl.drop(c.plan)
-	if sameSets(kept.plan.sets, last.sets) {
-		pl.drop(kept.plan)
-		return nil
-	}
-	return kept.plan
-}
-
-func sameSets(a, b []*endpointSet) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for _, s := range a {
-		if !slices.Contains(b, s) {
-			return false
-		}
-	}
-	return true
-}
-
-// hold counts a plan as a user of its endpoint sets.
-func (pl *planner) hold(p *plan) {
-	pl.table.mu.Lock()
-	defer pl.table.mu.Unlock()
-	for _, s := range p.sets {
-		s.plans++
-	}
-}
-
-// drop is the opposite of hold. Sets that no plan uses any more are retired.
-func (pl *planner) drop(p *plan) {
-	var idle []*endpointSet
-	pl.table.mu.Lock()
-	for _, s := range p.sets {
-		if s.plans--; s.plans == 0 {
-			idle = append(idle, s)
-		}
-	}
-	pl.table.mu.Unlock()
-	for _, s := range idle {
-		name := s.cluster.name
-		pl.sets[name] = slices.DeleteFunc(pl.sets[name], func(o *endpointSet) bool { return o == s })
-		if len(pl.sets[name]) == 0 {
-			delete(pl.sets, name)
-		}
-		s.retire()
-	}
-}
-
-// set returns the endpoint set of a cluster, made from the newest one where the
-// assignment changed.
-func (pl *planner) set(c *cluster, a *assignment) *endpointSet {
-	var newest *endpointSet
-	for _, s := range pl.sets[c.name] {
-		if s.cluster == c && s.from == a {
-			return s
-		}
-		newest = s
-	}
-	s := newEndpointSet(pl.table, c, a, newest)
-	pl.sets[c.name] = append(pl.sets[c.name], s)
-	return s
 }
 
 // existing is the first of the listeners that exists, else the first of which
@@ -294,7 +203,7 @@ func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
 // route plans one route. A cluster that does not exist fails its own share of
 // the calls only; one that is not known yet keeps the whole plan waiting.
 func (c *compilation) route(l *listener, r *route) {
-	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, limit: l.maxStreamDuration}
+	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, code: r.code, policy: r.policy, limit: l.maxStreamDuration}
 	if r.hasMaxDuration {
 		planned.limit = r.maxDuration
 	}
@@ -303,7 +212,7 @@ func (c *compilation) route(l *listener, r *route) {
 	for _, w := range r.clusters {
 		c.links = links
 		sum += w.weight
-		next := plannedCluster{name: w.name, upTo: sum}
+		next := plannedCluster{name: w.name, upTo: sum, policy: w.policy}
 		if next.set, next.problem = c.cluster(w.name); c.plan.problem != nil {
 			return
 		}

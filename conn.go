@@ -47,8 +47,8 @@ type cell struct {
 
 // connKey is what must be equal for two services to share a connection.
 type connKey struct {
-	addr           netip.AddrPort
-	connectTimeout time.Duration // Cluster.connect_timeout; 0 is the default of 20 s
+	addr     netip.AddrPort
+	settings connSettings
 }
 
 type cellState uint32
@@ -179,7 +179,7 @@ func (c *cell) dial() {
 }
 
 func (c *cell) dialOptions() []grpc.DialOption {
-	timeout := c.key.connectTimeout
+	timeout := c.key.settings.connectTimeout
 	if timeout <= 0 {
 		timeout = defaultConnectTimeout
 	}

@@ -141,7 +141,7 @@ func decodeToy(k kind, b []byte) (decoded, error) {
 	case kindRoute:
 		r := route{}
 		for _, name := range next {
-			r.clusters = append(r.clusters, weightedCluster{name, 1})
+			r.clusters = append(r.clusters, weightedCluster{name: name, weight: 1})
 		}
 		d.value = &routeConfig{name: words[0], virtualHosts: []virtualHost{{routes: []route{r}}}}
 	case kindCluster:

@@ -110,7 +110,7 @@ func readySet(n int, weight func(i int) uint32) *endpointSet {
 		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		a.endpoints[i] = endpoint{addr: netip.AddrPortFrom(ip, 50052), weight: weight(i)}
 	}
-	s := newEndpointSet(newConnTable(nil, new(counters)), &cluster{name: "c"}, a, nil)
+	s := newEndpointSet(newConnTable(nil, new(counters)), &cluster{name: "c"}, a, nil, nil)
 	connectAll(s)
 	return s
 }
@@ -179,4 +179,10 @@ func routeList(n int, match func(r *meshtest.Route, i int)) []meshtest.Route {
 	}
 	routes[n-1].Name = "last"
 	return routes
+}
+
+// pickOne picks for a call of which nothing is known.
+func (s *endpointSet) pickOne() *cell {
+	_, c := s.pick(choice{})
+	return c
 }

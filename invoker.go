@@ -78,20 +78,50 @@ func (inv *Invoker) invoke(ctx context.Context, method string, args, reply any, 
 		ctx, cancel = within(ctx, inv.target.timeout)
 		defer cancel()
 	}
+	w, err := inv.way(ctx, method, opts)
+	if err != nil {
+		return err
+	}
+	if limit := w.route.limit; limit > 0 { // it shortens the call's deadline and never extends it (gRFC A31)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	if w.policy() != nil {
+		return inv.govern(ctx, method, args, reply, w, opts)
+	}
 	for {
-		a, blocked := inv.plan.Load().pick(ctx, method)
-		if a.conn == nil {
-			var err error
-			if a, err = inv.wait(ctx, method, blocked, opts); err != nil {
-				return err
-			}
+		a, err := inv.attempt(ctx, method, &w, choice{}, opts)
+		if err != nil {
+			return err
 		}
-		err := a.send(ctx, method, args, reply, opts)
+		err = a.send(ctx, method, args, reply, opts)
 		if !nothingSent(err) {
 			return inv.cut(ctx, err)
 		}
 		inv.counts.repicks.Add(1)
 	}
+}
+
+// way finds how a call goes, and waits for it where need be.
+func (inv *Invoker) way(ctx context.Context, method string, opts []grpc.CallOption) (way, error) {
+	w, _ := inv.plan.Load().find(ctx, method)
+	if w.route != nil {
+		return w, nil
+	}
+	_, err := inv.wait(ctx, method, &w, nil, opts)
+	return w, err
+}
+
+// attempt chooses an endpoint on the way of a call, and waits for it where need
+// be. Where the plan has been superseded, the way is found anew.
+func (inv *Invoker) attempt(ctx context.Context, method string, w *way, c choice, opts []grpc.CallOption) (attempt, error) {
+	if w.plan == inv.plan.Load() {
+		if a, _ := w.pick(c); a.conn != nil {
+			return a, nil
+		}
+	}
+	return inv.wait(ctx, method, w, &c, opts)
 }
 
 // cut names the reason of a call that Mesh.Close cut off.
@@ -119,16 +149,11 @@ func within(ctx context.Context, timeout time.Duration) (context.Context, contex
 	return context.WithTimeout(ctx, timeout)
 }
 
-// send makes one attempt. The route's limit shortens the call's deadline and
-// never extends it (gRFC A31).
+// send makes one attempt.
 func (a *attempt) send(ctx context.Context, method string, args, reply any, opts []grpc.CallOption) error {
-	defer a.cell.leave()
-	if a.route.limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, a.route.limit)
-		defer cancel()
-	}
-	return a.conn.Invoke(a.plan.outgoing(ctx), method, args, reply, a.plan.callOptions(opts)...)
+	err := a.conn.Invoke(a.plan.outgoing(ctx), method, args, reply, a.plan.callOptions(opts)...)
+	a.finish(err)
+	return err
 }
 
 // outgoing adds Triple's headers to the call's own metadata.
@@ -151,14 +176,25 @@ func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grp
 	if inv.target.timeout > 0 {
 		ctx, cancel = within(ctx, inv.target.timeout)
 	}
+	w, err := inv.way(ctx, method, opts)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if limit := w.route.limit; limit > 0 {
+		outer := cancel
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, limit)
+		cancel = func() { stop(); outer() }
+	}
+	if w.policy() != nil {
+		return inv.governStream(ctx, desc, method, w, opts, cancel)
+	}
 	for {
-		a, blocked := inv.plan.Load().pick(ctx, method)
-		if a.conn == nil {
-			var err error
-			if a, err = inv.wait(ctx, method, blocked, opts); err != nil {
-				cancel()
-				return nil, err
-			}
+		a, err := inv.attempt(ctx, method, &w, choice{}, opts)
+		if err != nil {
+			cancel()
+			return nil, err
 		}
 		stream, err := a.open(ctx, desc, method, opts, cancel)
 		if !nothingSent(err) {
@@ -171,15 +207,10 @@ func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grp
 // open makes one attempt to open a stream. The endpoint counts it until it
 // finishes, which is also when its deadlines are cancelled.
 func (a *attempt) open(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption, cancel func()) (grpc.ClientStream, error) {
-	stop := func() {}
-	if a.route.limit > 0 {
-		ctx, stop = context.WithTimeout(ctx, a.route.limit)
-	}
 	var opened atomic.Bool
-	cell := a.cell
-	leave := sync.OnceFunc(func() { stop(); cell.leave() })
+	var once sync.Once
 	end := func(err error) {
-		leave()
+		once.Do(func() { a.finish(err) })
 		if opened.Load() || !nothingSent(err) { // else another attempt follows
 			cancel()
 		}
@@ -190,7 +221,7 @@ func (a *attempt) open(ctx context.Context, desc *grpc.StreamDesc, method string
 		return nil, err
 	}
 	opened.Store(true)
-	return &openStream{ClientStream: stream, plan: a.plan, cell: cell}, nil
+	return &openStream{ClientStream: stream, plan: a.plan, cell: a.cell}, nil
 }
 
 // openStream explains the one error that is ours: the endpoint left after the
@@ -231,8 +262,10 @@ func (inv *Invoker) overdue() bool {
 // A61 staggers connection attempts by the same 250 ms).
 const repick = 250 * time.Millisecond
 
-// wait is taken by calls whose first look found no ready endpoint.
-func (inv *Invoker) wait(ctx context.Context, method string, blocked obstacle, opts []grpc.CallOption) (attempt, error) {
+// wait is taken by calls whose first look found no way or no ready endpoint. It
+// finds the way anew where its plan was superseded, and, unless c is nil,
+// picks an endpoint.
+func (inv *Invoker) wait(ctx context.Context, method string, w *way, c *choice, opts []grpc.CallOption) (a attempt, err error) {
 	inv.counts.calls.Add(1)
 	patient := waitForReady(opts)
 	timer := time.NewTimer(repick)
@@ -240,9 +273,17 @@ func (inv *Invoker) wait(ctx context.Context, method string, blocked obstacle, o
 	for {
 		changed := inv.table.changed.wait()
 		p := inv.plan.Load()
-		var a attempt
-		if a, blocked = p.pick(ctx, method); a.conn != nil {
-			return a, nil
+		var blocked obstacle
+		if w.plan != p {
+			*w, blocked = p.find(ctx, method)
+		}
+		if w.route != nil {
+			if c == nil {
+				return a, nil
+			}
+			if a, blocked = w.pick(*c); a.conn != nil {
+				return a, nil
+			}
 		}
 		if blocked.err != nil && errors.Is(blocked.err, ErrClosed) {
 			return a, blocked.err
@@ -266,6 +307,9 @@ func (inv *Invoker) wait(ctx context.Context, method string, blocked obstacle, o
 // describe turns an obstacle into the error that a call returns. While the
 // mesh has not answered, the trouble with the control plane is the reason.
 func (inv *Invoker) describe(p *plan, o obstacle) *Error {
+	if o.err == nil && o.overload {
+		return o.set.overloaded(p)
+	}
 	if o.err == nil {
 		return o.set.unready(p)
 	}

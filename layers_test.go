@@ -23,12 +23,12 @@ var floors = []struct {
 }{
 	{"ground", "errors backoff telemetry wire"},
 	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
-	{"model", "resource matcher listener route cluster endpoints"},
+	{"model", "resource matcher listener route routepolicy cluster clusterpolicy endpoints"},
 	{"decode", "decoding wire_address wire_ads wire_lds wire_rds wire_match wire_cds wire_eds"},
 	{"state", "discovery snapshot"},
 	{"transport", "session stream conn"},
-	{"choice", "balancer routing compile plan"},
-	{"call", "invoker"},
+	{"choice", "clusterstate balancer picker routing planner compile plan"},
+	{"call", "govern invoker"},
 	{"serve", "health server dispatch qos qos_access qos_commands"},
 	{"door", "proxyless refer inbound doc"},
 }

@@ -7,10 +7,12 @@ import "time"
 // inbound listener (server side) has chains.
 type listener struct {
 	name              string
-	routeName         string        // HttpConnectionManager.rds.route_config_name
-	inline            *routeConfig  // HttpConnectionManager.route_config
-	maxStreamDuration time.Duration // common_http_protocol_options.max_stream_duration; 0 is none
-	inbound           []filterChain // empty for an API listener
+	routeName         string         // HttpConnectionManager.rds.route_config_name
+	inline            *routeConfig   // HttpConnectionManager.route_config
+	maxStreamDuration time.Duration  // common_http_protocol_options.max_stream_duration; 0 is none
+	fault             *faultPolicy   // of its fault filter, where routes do not say otherwise; nil is none
+	session           *sessionPolicy // of its stateful session filter; nil is none
+	inbound           []filterChain  // empty for an API listener
 }
 
 // filterChain is what is kept of an inbound filter chain.

@@ -36,34 +36,67 @@ type plan struct {
 // obstacle is why a pick found nothing. Its text is made only when it is
 // needed.
 type obstacle struct {
-	err     *Error       // what is known when the plan is compiled
-	set     *endpointSet // or the endpoints of which none is ready
-	hopeful bool         // waiting may help
+	err      *Error       // what is known when the plan is compiled
+	set      *endpointSet // or the endpoints of which none is ready
+	overload bool         // or the cluster's limit of calls is reached
+	hopeful  bool         // waiting may help
 }
 
-// pick goes from the method to a connection: route, cluster, endpoint. The
-// caller leaves the returned cell when the attempt is over.
-func (p *plan) pick(ctx context.Context, method string) (attempt, obstacle) {
+// way is how a call goes: the route that matched, and the cluster chosen by
+// weight. All attempts of a call go the same way while its plan is in force.
+type way struct {
+	plan    *plan
+	route   *plannedRoute
+	cluster *plannedCluster
+}
+
+// policy is what the route asks for beyond forwarding; nil when nothing.
+func (w *way) policy() *routePolicy {
+	if w.cluster.policy != nil {
+		return w.cluster.policy
+	}
+	return w.route.policy
+}
+
+// find goes from the method to a cluster. Where the way is blocked, route is nil.
+func (p *plan) find(ctx context.Context, method string) (way, obstacle) {
 	if p.problem != nil {
-		return attempt{}, obstacle{err: p.problem, hopeful: p.waiting}
+		return way{}, obstacle{err: p.problem, hopeful: p.waiting}
 	}
 	r := p.route(ctx, method)
 	if r == nil {
-		return attempt{}, obstacle{err: p.unmatched(method)}
+		return way{}, obstacle{err: p.unmatched(method)}
 	}
 	if r.failure != "" {
-		return attempt{}, obstacle{err: p.unusable(r)}
+		return way{}, obstacle{err: p.unusable(r)}
 	}
 	c := r.choose()
 	if c.set == nil {
-		return attempt{}, obstacle{err: c.problem}
+		return way{}, obstacle{err: c.problem}
 	}
-	for cell := c.set.pick(); cell != nil; cell = c.set.pick() {
+	return way{plan: p, route: r, cluster: c}, obstacle{}
+}
+
+// pick goes on from the cluster to a connection. The caller finishes the
+// attempt when it is over.
+func (w *way) pick(c choice) (attempt, obstacle) {
+	s := w.cluster.set
+	if s.state != nil && !s.state.admit() {
+		return attempt{}, obstacle{set: s, overload: true}
+	}
+	for at, cell := s.pick(c); cell != nil; at, cell = s.pick(c) {
 		if conn := cell.enter(); conn != nil {
-			return attempt{plan: p, route: r, cell: cell, conn: conn}, obstacle{}
+			a := attempt{way: *w, set: s, cell: cell, conn: conn}
+			if s.hosts != nil {
+				a.host = s.hosts[at]
+			}
+			return a, obstacle{}
 		}
 	}
-	return attempt{}, obstacle{set: c.set, hopeful: c.set.expectant()}
+	if s.state != nil {
+		s.state.leave()
+	}
+	return attempt{}, obstacle{set: s, hopeful: s.expectant()}
 }
 
 // route finds the first route that matches a call; nil when none does.
@@ -79,10 +112,19 @@ func (p *plan) route(ctx context.Context, method string) *plannedRoute {
 
 // attempt is one endpoint chosen for one call.
 type attempt struct {
-	plan  *plan
-	route *plannedRoute
-	cell  *cell
-	conn  *grpc.ClientConn
+	way
+	set  *endpointSet
+	host *host // nil where the cluster has no state
+	cell *cell
+	conn *grpc.ClientConn
+}
+
+// finish counts the attempt out, and its outcome where somebody wants to know.
+func (a *attempt) finish(err error) {
+	a.cell.leave()
+	if a.set.state != nil {
+		a.set.state.observe(a.host, err)
+	}
 }
 
 // expectant says that some endpoint may become ready soon.
@@ -101,7 +143,13 @@ func (p *plan) unmatched(method string) *Error {
 }
 
 func (p *plan) unusable(r *plannedRoute) *Error {
-	return &Error{Stage: StageRoute, Resource: r.name, Reason: r.failure, Advice: "change the VirtualService's route"}
+	return &Error{Stage: StageRoute, Resource: r.name, Code: r.code, Reason: r.failure, Advice: "change the VirtualService's route"}
+}
+
+// overloaded says that the cluster takes no more calls at this time.
+func (s *endpointSet) overloaded(p *plan) *Error {
+	return &Error{Stage: StageCluster, Resource: s.cluster.name, Reason: "as many calls as the mesh allows are in flight",
+		Advice: "raise connectionPool.http.http2MaxRequests in the DestinationRule, or call less", Chain: fmt.Sprintf("listener %s ok > route %s ok > cluster %s full", p.name, p.host, s.cluster.name)}
 }
 
 // unready says why none of the endpoints takes calls.
@@ -109,8 +157,8 @@ func (s *endpointSet) unready(p *plan) *Error {
 	e := &Error{Stage: StageEndpoint, Resource: s.cluster.name, Err: ErrNotReady, Chain: fmt.Sprintf("listener %s ok > route %s ok > cluster %s ok > endpoint none", p.name, p.host, s.cluster.name)}
 	if len(s.endpoints) == 0 {
 		e.Reason = "the mesh lists no endpoint"
-		if s.from.unusable > 0 {
-			e.Reason = fmt.Sprintf("the mesh lists %d endpoints, none of them healthy", s.from.unusable)
+		if n := len(s.from.others); n > 0 {
+			e.Reason = fmt.Sprintf("the mesh lists %d endpoints, none of them healthy", n)
 		}
 		e.Advice = "start the provider, or see why its readiness probe fails"
 		return e

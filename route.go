@@ -1,6 +1,10 @@
 package proxyless
 
-import "time"
+import (
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
 
 // routeConfig is what is kept of an envoy.config.route.v3.RouteConfiguration.
 type routeConfig struct {
@@ -20,15 +24,19 @@ type route struct {
 	match    routeMatch
 	clusters []weightedCluster // one entry where the action names one cluster; weight 0 entries are left out
 	total    uint32            // sum of the weights; 1 for one cluster
+	header   string            // cluster_header, lower case: the call names its cluster; clusters is then empty
+	policy   *routePolicy      // nil where the route asks for nothing more
 	failure  string            // why this action cannot carry a call (redirect, direct response...); empty when it can
+	code     codes.Code        // of calls that meet failure; OK means UNAVAILABLE
 
 	hasMaxDuration bool          // false: the listener's max_stream_duration applies
-	maxDuration    time.Duration // route.max_stream_duration; 0 is no limit
+	maxDuration    time.Duration // of the whole call, by whichever of the route's fields applies to gRPC; 0 is no limit
 }
 
 type weightedCluster struct {
 	name   string
 	weight uint32
+	policy *routePolicy // in place of the route's where this cluster has more to say; nil is the route's
 }
 
 // clusterNames appends the names of all clusters that the routes may choose.

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"google.golang.org/grpc/codes"
 )
 
 // plannedRoute is a route with its clusters found.
@@ -13,15 +15,18 @@ type plannedRoute struct {
 	name     string
 	clusters []plannedCluster
 	total    uint32
+	policy   *routePolicy  // nil where there is nothing but forwarding
 	limit    time.Duration // of the call; 0 is none
 	failure  string        // why the route cannot carry calls
+	code     codes.Code    // of calls that meet failure
 }
 
 type plannedCluster struct {
 	name    string
 	upTo    uint32 // the running sum of the weights, this one included
 	set     *endpointSet
-	problem *Error // set when there is no endpoint set
+	policy  *routePolicy // in place of the route's; nil is the route's
+	problem *Error       // set when there is no endpoint set
 }
 
 // choose picks a cluster by weight.

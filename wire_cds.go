@@ -50,7 +50,7 @@ func (d *decoding) cluster(b []byte) (*cluster, error) {
 	if x.name == "" {
 		return nil, missingField("name")
 	}
-	if x.connectTimeout, err = decodeDuration(p.timeout); err != nil {
+	if x.conn.connectTimeout, err = decodeDuration(p.timeout); err != nil {
 		return nil, inField("connect_timeout", err)
 	}
 	if err := x.setDiscovery(&p); err != nil {
@@ -213,14 +213,12 @@ func (d *decoding) breakers(b []byte) error {
 func (d *decoding) balancing(p *clusterParts, x *cluster) error {
 	if p.balancing == nil {
 		if p.policy != 0 {
-			x.policy = lbOther
 			d.ignore("lb_policy (" + enumName(lbPolicies[:], p.policy) + ")")
 		}
 		return nil
 	}
 	other, err := d.balancingList(p.balancing, maxBalancingDepth)
 	if other != "" {
-		x.policy = lbOther
 		d.ignore("load_balancing_policy (" + other + ")")
 	}
 	return inField("load_balancing_policy", err)

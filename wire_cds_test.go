@@ -50,7 +50,7 @@ func TestCluster(t *testing.T) {
 		"endpoints of another name": {
 			rawCluster().msg(3, rawProto{}.text(2, "other")), cluster{edsName: "other"}, nil,
 		},
-		"connectionPool.tcp.connectTimeout": {rawCluster().msg(4, rawSeconds(10)), cluster{connectTimeout: 10 * time.Second}, nil},
+		"connectionPool.tcp.connectTimeout": {rawCluster().msg(4, rawSeconds(10)), cluster{conn: connSettings{connectTimeout: 10 * time.Second}}, nil},
 		"connectionPool.http.http2MaxRequests": {
 			rawCluster().msg(10, rawProto{}.msg(1, rawProto{}.wrap(4, 100))), cluster{}, []string{"circuit_breakers.thresholds.max_requests"},
 		},
@@ -60,9 +60,9 @@ func TestCluster(t *testing.T) {
 		},
 		"a retry budget":               {rawCluster().msg(10, rawProto{}.msg(1, rawProto{}.msg(8, rawProto{}))), cluster{}, []string{"circuit_breakers.thresholds.retry_budget"}},
 		"outlierDetection":             {rawCluster().msg(19, rawProto{}), cluster{}, []string{"outlier_detection"}},
-		"loadBalancer: LEAST_REQUEST":  {rawCluster().num(6, 1), cluster{policy: lbOther}, []string{"lb_policy (LEAST_REQUEST)"}},
-		"loadBalancer: consistentHash": {rawCluster().num(6, 2).msg(23, rawProto{}.wrap(1, 1024)), cluster{policy: lbOther}, []string{"lb_policy (RING_HASH)"}},
-		"loadBalancer: of tomorrow":    {rawCluster().num(6, 99), cluster{policy: lbOther}, []string{"lb_policy (99)"}},
+		"loadBalancer: LEAST_REQUEST":  {rawCluster().num(6, 1), cluster{}, []string{"lb_policy (LEAST_REQUEST)"}},
+		"loadBalancer: consistentHash": {rawCluster().num(6, 2).msg(23, rawProto{}.wrap(1, 1024)), cluster{}, []string{"lb_policy (RING_HASH)"}},
+		"loadBalancer: of tomorrow":    {rawCluster().num(6, 99), cluster{}, []string{"lb_policy (99)"}},
 		"loadBalancer: warmup":         {rawCluster().msg(56, rawProto{}), cluster{}, []string{"round_robin_lb_config"}},
 		"a list of policies that starts with round robin": {
 			rawCluster().num(6, 1).msg(41, rawPolicies(typeRoundRobin, "a.LeastRequest")), cluster{}, nil,
@@ -70,7 +70,7 @@ func TestCluster(t *testing.T) {
 		"round robin within localities": {rawCluster().msg(41, nested), cluster{}, nil},
 		"a list that starts with another": {
 			rawCluster().msg(41, rawPolicies("envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", typeRoundRobin)),
-			cluster{policy: lbOther}, []string{"load_balancing_policy (LeastRequest)"},
+			cluster{}, []string{"load_balancing_policy (LeastRequest)"},
 		},
 		"tls: ISTIO_MUTUAL": {rawCluster().msg(24, rawSocket("envoy.transport_sockets.tls", rawTLSType)), cluster{failure: tlsFailure}, nil},
 		"tls by name only":  {rawCluster().msg(24, rawSocket("envoy.transport_sockets.tls", "")), cluster{failure: tlsFailure}, nil},
@@ -88,7 +88,7 @@ func TestCluster(t *testing.T) {
 			rawProto{}.text(1, reviews).num(2, 1).msg(33, rawProto{}), cluster{edsName: "-", failure: "its endpoints come from STRICT_DNS, and this version knows EDS only"}, nil,
 		},
 		"resolution: NONE": {
-			rawProto{}.text(1, reviews).num(2, 4).num(6, 6), cluster{edsName: "-", policy: lbOther, failure: "its endpoints come from ORIGINAL_DST, and this version knows EDS only"},
+			rawProto{}.text(1, reviews).num(2, 4).num(6, 6), cluster{edsName: "-", failure: "its endpoints come from ORIGINAL_DST, and this version knows EDS only"},
 			[]string{"lb_policy (CLUSTER_PROVIDED)"},
 		},
 		"no type is STATIC": {rawProto{}.text(1, reviews), cluster{edsName: "-", failure: "its endpoints come from STATIC, and this version knows EDS only"}, nil},
@@ -113,7 +113,7 @@ func TestCluster(t *testing.T) {
 			case "-":
 				want.edsName = ""
 			}
-			if c := got.value.(*cluster); *c != want {
+			if c := got.value.(*cluster); !reflect.DeepEqual(*c, want) {
 				t.Errorf("got  %+v\nwant %+v", *c, want)
 			}
 			if !reflect.DeepEqual(got.ignored, test.ignored) {

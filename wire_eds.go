@@ -176,7 +176,11 @@ func (f *filling) locality(p *localityParts) error {
 		if err != nil {
 			return inElement("lb_endpoints", i, err)
 		}
-		if i++; !use || !f.seen.add(f.endpoints, e.addr) {
+		if i++; use && !e.health.usable() {
+			f.others, use = append(f.others, otherEndpoint{*e, int32(len(f.localities))}), false
+			p.others++
+		}
+		if !use || !f.seen.add(f.endpoints, e.addr) {
 			f.endpoints = f.endpoints[:n]
 			continue
 		}
@@ -200,10 +204,6 @@ func (f *filling) endpoint(b []byte, e *endpoint) (use bool, err error) {
 		if use, err = f.unusualEndpoint(b, e); !use || err != nil {
 			return false, err
 		}
-	}
-	if !e.health.usable() {
-		f.unusable++
-		return false, nil
 	}
 	return true, nil
 }
@@ -271,8 +271,7 @@ func usualSocket(b []byte, addr *netip.AddrPort) bool {
 	return true
 }
 
-// unusualEndpoint reads any LbEndpoint. One whose health makes it unusable gets
-// no address.
+// unusualEndpoint reads any LbEndpoint.
 func (f *filling) unusualEndpoint(b []byte, e *endpoint) (use bool, err error) {
 	var host oneof
 	var weight []byte
@@ -293,9 +292,9 @@ func (f *filling) unusualEndpoint(b []byte, e *endpoint) (use bool, err error) {
 	if c.err != nil {
 		return false, c.err
 	}
-	*e = endpoint{weight: 1, health: healthStatus(min(health, uint64(healthUnhealthy)))}
-	if !e.health.usable() {
-		return true, nil
+	*e = endpoint{weight: 1, health: healthUnhealthy}
+	if health <= uint64(healthDegraded) {
+		e.health = healthStatus(health)
 	}
 	if weight != nil {
 		value, err := decodeWrapped(weight)

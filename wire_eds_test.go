@@ -123,8 +123,8 @@ func TestAssignment(t *testing.T) {
 			if text := a.describe(); text != test.want || a.cluster != reviews || got.name != reviews {
 				t.Errorf("%s\n%s\nwant\n%s", a.cluster, text, test.want)
 			}
-			if a.unusable != test.unusable || !reflect.DeepEqual(got.ignored, test.ignored) {
-				t.Errorf("%d unusable, ignores %q", a.unusable, got.ignored)
+			if len(a.others) != test.unusable || !reflect.DeepEqual(got.ignored, test.ignored) {
+				t.Errorf("%d unusable, ignores %q", len(a.others), got.ignored)
 			}
 		})
 	}

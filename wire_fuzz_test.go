@@ -104,7 +104,7 @@ func checkRoutes(t *testing.T, c *routeConfig) {
 
 func FuzzDecodeCluster(f *testing.F) {
 	fuzzDecode(f, kindCluster, func(t *testing.T, got decoded) {
-		if c := got.value.(*cluster); (c.edsName == "") && (c.failure == "") || c.connectTimeout < 0 {
+		if c := got.value.(*cluster); (c.edsName == "") && (c.failure == "") || c.conn.connectTimeout < 0 {
 			t.Fatalf("%+v", c)
 		}
 	},

@@ -49,7 +49,7 @@ func describeAnswer(t *testing.T, raw []byte) string {
 		case *routeConfig:
 			b.WriteString(value.describe())
 		case *assignment:
-			fmt.Fprintf(&b, "%d unusable\n%s", value.unusable, value.describe())
+			fmt.Fprintf(&b, "%d unusable\n%s", len(value.others), value.describe())
 		default:
 			fmt.Fprintf(&b, "%+v\n", value)
 		}

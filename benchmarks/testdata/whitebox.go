@@ -63,7 +63,7 @@ func picks(n int) (ours, ideal func(times int)) {
 	ours = func(times int) {
 		var c *cell
 		for range times {
-			c = s.pick()
+			c = s.pickOne()
 		}
 		pickedCell = c
 	}
