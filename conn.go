@@ -65,6 +65,7 @@ type connTable struct {
 	// Constant after construction.
 	options []grpc.DialOption
 	counts  *counters
+	upkeep  *upkeep
 
 	changed notifier // some cell changed its state
 
@@ -89,7 +90,7 @@ func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 	}
-	t := &connTable{options: append(options, user...), counts: counts, cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
+	t := &connTable{options: append(options, user...), counts: counts, upkeep: newUpkeep(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
 	t.changed.init()
 	return t
 }

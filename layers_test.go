@@ -21,7 +21,7 @@ var floors = []struct {
 	name  string
 	files string
 }{
-	{"ground", "errors backoff telemetry wire"},
+	{"ground", "errors backoff telemetry upkeep wire"},
 	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
 	{"model", "resource matcher listener route routepolicy cluster clusterpolicy endpoints"},
 	{"decode", "decoding wire_address wire_ads wire_lds wire_rds wire_match wire_cds wire_eds"},
@@ -37,7 +37,7 @@ var floors = []struct {
 // ends on Close, as the comment beside it says.
 var owners = map[string]int{
 	"conn.go aside":           1, // closing a connection to an endpoint
-	"proxyless.go Join":       1, // the ADS loop
+	"proxyless.go Join":       2, // the ADS loop, and upkeep
 	"session.go dial":         1, // a session's receiver
 	"session.go converse":     1, // its sender
 	"qos.go start":            1, // the QoS server

@@ -18,7 +18,7 @@ import (
 // exported here. It is safe for concurrent use.
 //
 // It owns these goroutines, and Close ends them: the ADS loop (with a receiver
-// and a sender for each stream) and the QoS server. Those of a [Server] belong
+// and a sender for each stream), the upkeep and the QoS server. Those of a [Server] belong
 // to its Serve.
 type Mesh struct {
 	// Constant after Join.
@@ -78,7 +78,8 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 	m.ads = newADS(&m.config, m.log, &m.counts, os.ReadFile, m.publish)
 	loop, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m.stop = stop
-	go m.ads.run(loop) // ended and joined by Close
+	go m.ads.run(loop)           // ended and joined by Close
+	go m.table.upkeep.loop(loop) // ended and joined by Close
 	return m, nil
 }
 
@@ -247,6 +248,7 @@ func (m *Mesh) Close() error {
 		m.mu.Unlock()
 		m.stop()
 		<-m.ads.done
+		<-m.table.upkeep.done
 		m.table.close()
 		if m.qos != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
