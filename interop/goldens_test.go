@@ -1,8 +1,6 @@
 package interop
 
 import (
-	"bytes"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -11,20 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // goldenDir is where the root package's tests find istiod's answers.
@@ -86,59 +72,57 @@ func TestGoldens(t *testing.T) {
 			if a == nil || a.err != nil {
 				t.Fatalf("istiod's answer: %+v", a)
 			}
-			path := filepath.Join(goldenDir, g.file+".binpb")
-			if *updateGoldens {
-				write(t, path, a.raw)
-				return
-			}
-			kept, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if was, is := readable(t, kept), readable(t, a.raw); was != is {
-				t.Errorf("istiod answers differently today (-update-goldens keeps the new answer)\nkept:\n%s\ntoday:\n%s", was, is)
-			}
+			g.keep(t, a.raw, &discoveryv3.DiscoveryResponse{})
 		})
-	}
-	if *updateGoldens {
-		write(t, filepath.Join(goldenDir, "README.md"), goldenReadme(t))
 	}
 }
 
-// TestGoldensAreAllListed finds files that no refresh would touch.
+// keep writes the answer, or compares it with the one that was written. blank is
+// an empty message of its type.
+func (g golden) keep(t *testing.T, raw []byte, blank proto.Message) {
+	t.Helper()
+	path := filepath.Join(goldenDir, g.file+".binpb")
+	if *updateGoldens {
+		write(t, path, raw)
+		return
+	}
+	kept, err := os.ReadFile(path)
+	must(t, err)
+	if was, is := unpacked(t, kept, blank), unpacked(t, raw, blank); was != is {
+		t.Errorf("istiod answers differently today (-update-goldens keeps the new answer)\n%s", firstDifference(was, is))
+	}
+}
+
+// allGoldens are the goldens of both views.
+func allGoldens() []golden { return slices.Concat(goldens, fullGoldens, deltaGoldens) }
+
+// TestGoldensAreAllListed finds files that no refresh would touch, and holds
+// the README to the list.
 func TestGoldensAreAllListed(t *testing.T) {
+	readme := filepath.Join(goldenDir, "README.md")
+	if *updateGoldens {
+		write(t, readme, goldenReadme(t))
+	}
+	if readFile(t, readme) != string(goldenReadme(t)) {
+		t.Errorf("%s is not what the list says", readme)
+	}
 	files, err := filepath.Glob(filepath.Join(goldenDir, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".binpb")
-		known := name == "README.md" || slices.ContainsFunc(goldens, func(g golden) bool { return g.file == name })
+		known := name == "README.md" || slices.ContainsFunc(allGoldens(), func(g golden) bool { return g.file == name })
 		if !known {
 			t.Errorf("%s is asked for by no test", file)
 		}
 	}
 }
 
-// readable writes a response with everything in it unpacked and without what
-// changes from run to run: version, nonce and the order of resources.
+// readable is unpacked for an answer of the state of the world.
 func readable(t testing.TB, raw []byte) string {
 	t.Helper()
-	var response discoveryv3.DiscoveryResponse
-	if err := proto.Unmarshal(raw, &response); err != nil {
-		t.Fatal(err)
-	}
-	response.VersionInfo, response.Nonce = "", ""
-	slices.SortFunc(response.Resources, func(a, b *anypb.Any) int { return bytes.Compare(a.Value, b.Value) })
-	text, err := protojson.Marshal(&response)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var indented bytes.Buffer
-	if err := json.Indent(&indented, text, "", " "); err != nil {
-		t.Fatal(err)
-	}
-	return indented.String()
+	return unpacked(t, raw, &discoveryv3.DiscoveryResponse{})
 }
 
 func goldenReadme(t testing.TB) []byte {
@@ -148,9 +132,11 @@ func goldenReadme(t testing.TB) []byte {
 
 Each file is one DiscoveryResponse of istiod (%s) as it came over the
 wire, asked for in the lean view (GENERATOR=grpc) over the mesh of
-interop/testdata/mesh.yaml. Written by
+interop/testdata/mesh.yaml, or, where the file's name begins with full-, in the
+full view that a sidecar gets, over interop/testdata/full.yaml; full-delta- are
+DeltaDiscoveryResponses. Written by
 
-    cd interop && go test -run TestGoldens -update-goldens .
+    cd interop && go test -run Goldens -update-goldens .
 
 which also compares them with what istiod answers, when run without the switch.
 The names are as in that manifest; short ones are asked for from namespace %s.
@@ -158,8 +144,11 @@ The names are as in that manifest; short ones are asked for from namespace %s.
 | file | asked by | names | what it is |
 |---|---|---|---|
 `, istioVersion(t), demo)
-	for _, g := range goldens {
-		names := "`" + strings.Join(g.names, "` `") + "`"
+	for _, g := range allGoldens() {
+		names := "all"
+		if len(g.names) > 0 {
+			names = "`" + strings.Join(g.names, "` `") + "`"
+		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.file, g.asker, strings.ReplaceAll(names, "|", `\|`), g.about)
 	}
 	return []byte(b.String())
