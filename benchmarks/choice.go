@@ -50,9 +50,22 @@ func everywhere(work func(times int)) func(times int) {
 	}
 }
 
-// configuration is the way of an assignment into the process.
+// configuration is the way of an assignment into the process. The budgets are
+// for 10 000 endpoints.
 func configuration(r *report, share time.Duration) error {
-	const n = 10_000
+	for _, n := range []int{10, 1000, 10_000} {
+		assignments(r, share/3, n)
+	}
+	return nil
+}
+
+func assignments(r *report, share time.Duration, n int) {
+	budget := func(x float64) float64 {
+		if n == 10_000 {
+			return x
+		}
+		return 0
+	}
 	typeURL, value := whitebox.Assignment(n)
 	ours := func(int) {
 		if err := whitebox.Decode(typeURL, value); err != nil {
@@ -60,20 +73,28 @@ func configuration(r *report, share time.Duration) error {
 		}
 	}
 	theirs := func(int) { decodeWithProtobuf(value) }
-	s := compete(share/2, timed(1, ours), timed(1, theirs))
+	times := max(1, 1000/n)
+	s := compete(share/2, timed(times, repeatedly(ours)), timed(times, repeatedly(theirs)))
 	mine, its := allocated(5, ours), allocated(5, theirs)
-	r.add(row{what: "decode a ClusterLoadAssignment, 10 000 endpoints", ours: nanoseconds(s[0].time) + ", " + mine.String(), other: nanoseconds(s[1].time) + ", " + its.String(),
-		compared: "protobuf + go-control-plane / proxyless", estimate: ratio(s[1].time, s[0].time), budget: 25, atLeast: true})
+	r.add(row{what: fmt.Sprintf("decode a ClusterLoadAssignment, %d endpoints", n), ours: nanoseconds(s[0].time) + ", " + mine.String(), other: nanoseconds(s[1].time) + ", " + its.String(),
+		compared: "protobuf + go-control-plane / proxyless", estimate: ratio(s[1].time, s[0].time), budget: budget(25), atLeast: true})
 	exact := func(x float64) estimate { return estimate{x, x, x, 5} }
-	r.add(row{what: "… allocations", compared: "count", estimate: exact(mine.objects), budget: 100})
-	r.add(row{what: "… memory allocated", compared: "MB", estimate: exact(mine.bytes / 1e6), budget: 1})
+	r.add(row{what: "… allocations", compared: "count", estimate: exact(mine.objects), budget: budget(100)})
+	r.add(row{what: "… memory allocated", compared: "MB", estimate: exact(mine.bytes / 1e6), budget: budget(1)})
 
 	idle, connected := whitebox.NewWatcher(n), whitebox.NewWatcher(n)
 	connected.Connect()
-	u := compete(share/2, timed(1, func(int) { idle.Update() }), timed(1, theirs), timed(1, func(int) { connected.Update() }))
-	r.add(row{what: "update, 1 of 10 000 endpoints, bytes to plan", ours: nanoseconds(u[0].time), other: nanoseconds(u[1].time),
-		compared: "protobuf's decode alone / proxyless", estimate: ratio(u[1].time, u[0].time), budget: 20, atLeast: true})
+	u := compete(share/2, timed(times, repeatedly(func(int) { idle.Update() })), timed(times, repeatedly(theirs)), timed(times, repeatedly(func(int) { connected.Update() })))
+	r.add(row{what: fmt.Sprintf("update, 1 of %d endpoints, bytes to plan", n), ours: nanoseconds(u[0].time), other: nanoseconds(u[1].time),
+		compared: "protobuf's decode alone / proxyless", estimate: ratio(u[1].time, u[0].time), budget: budget(20), atLeast: true})
 	r.add(row{what: "… with all endpoints connected", ours: nanoseconds(u[2].time), other: nanoseconds(u[1].time),
-		compared: "protobuf's decode alone / proxyless", estimate: ratio(u[1].time, u[2].time), budget: 20, atLeast: true})
-	return nil
+		compared: "protobuf's decode alone / proxyless", estimate: ratio(u[1].time, u[2].time), budget: budget(20), atLeast: true})
+}
+
+func repeatedly(once func(int)) func(times int) {
+	return func(times int) {
+		for range times {
+			once(1)
+		}
+	}
 }
