@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"fmt"
+	"hash/maphash"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -27,6 +28,9 @@ type decoding struct {
 	more    bool     // ignored was full
 
 	defaultRetry bool // a route has the retry policy that Istio gives to all
+
+	wanted func(domain []byte) bool // which virtual hosts matter; nil is all (decodeRoutes)
+	digest *maphash.Hash            // of what mattered; may be nil
 }
 
 // keep counts a list element against maxElements.

@@ -24,7 +24,7 @@ var floors = []struct {
 	{"ground", "errors backoff telemetry upkeep wire"},
 	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
 	{"model", "resource matcher listener route routepolicy cluster clusterpolicy endpoints"},
-	{"decode", "decoding wire_address wire_ads wire_lds wire_rds wire_match wire_cds wire_eds"},
+	{"decode", "decoding wire_address wire_ads wire_hcm wire_lds wire_rds wire_match wire_cds wire_eds"},
 	{"state", "discovery snapshot"},
 	{"transport", "session stream conn"},
 	{"choice", "clusterstate balancer picker routing planner compile plan"},

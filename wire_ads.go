@@ -231,11 +231,14 @@ func resourceName(_ kind, value []byte) string {
 // error starts with the path of the field that is wrong, and comes with the
 // resource's name where that can be read.
 func decodeResource(k kind, value []byte) (decoded, error) {
+	return new(decoding).resource(k, value)
+}
+
+func (d *decoding) resource(k kind, value []byte) (decoded, error) {
 	got := decoded{name: resourceName(k, value)}
 	if len(value) > maxResource {
 		return got, fmt.Errorf("the resource has %d bytes, more than the %d that are accepted", len(value), maxResource)
 	}
-	var d decoding
 	var err error
 	switch k {
 	case kindListener:

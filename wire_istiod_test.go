@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -54,13 +57,53 @@ func describeAnswer(t *testing.T, raw []byte) string {
 		case *assignment:
 			fmt.Fprintf(&b, "%d unusable\n%s", len(value.others), value.describe())
 		default:
-			fmt.Fprintf(&b, "%+v\n", value)
+			fmt.Fprintf(&b, "%s\n", describeValue(reflect.ValueOf(value)))
 		}
 		for _, field := range got.ignored {
 			fmt.Fprintf(&b, "ignored %s\n", field)
 		}
 	}
 	return b.String()
+}
+
+// describeValue writes a value down without what is zero in it.
+func describeValue(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if re, ok := reflect.TypeAssert[*regexp.Regexp](readable(v)); ok {
+			return "/" + re.String() + "/"
+		}
+		return describeValue(v.Elem())
+	case reflect.Struct:
+		if s, ok := reflect.TypeAssert[fmt.Stringer](readable(v)); ok {
+			return s.String()
+		}
+		var fields []string
+		for i := range v.NumField() {
+			if f := v.Field(i); !f.IsZero() {
+				fields = append(fields, v.Type().Field(i).Name+":"+describeValue(f))
+			}
+		}
+		return "{" + strings.Join(fields, " ") + "}"
+	case reflect.Slice:
+		var elements []string
+		for i := range v.Len() {
+			elements = append(elements, describeValue(v.Index(i)))
+		}
+		return "[" + strings.Join(elements, " ") + "]"
+	case reflect.String:
+		return strconv.Quote(v.String())
+	}
+	return fmt.Sprint(readable(v))
+}
+
+// readable makes a value of an unexported field, which is addressable, one
+// that can be looked at.
+func readable(v reflect.Value) reflect.Value {
+	if v.CanInterface() {
+		return v
+	}
+	return reflect.NewAt(v.Type(), v.Addr().UnsafePointer()).Elem()
 }
 
 // TestIstiodAnswers holds what is kept of a real istiod's answers against

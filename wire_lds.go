@@ -3,57 +3,96 @@ package proxyless
 import (
 	"errors"
 	"fmt"
-	"time"
+	"net/netip"
+	"strings"
 )
 
-// Message types that a listener may carry.
-const (
-	typeConnectionManager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-	typeRouter            = "envoy.extensions.filters.http.router.v3.Router"
-	typeFault             = "envoy.extensions.filters.http.fault.v3.HTTPFault"
-	typeStatefulSession   = "envoy.extensions.filters.http.stateful_session.v3.StatefulSession"
-	typeRawBuffer         = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
-)
+// directionOutbound is TrafficDirection.OUTBOUND.
+const directionOutbound = 2
+
+// listenerParts are the messages inside a listener, before they are looked into.
+type listenerParts struct {
+	api, fallback []byte
+	chains        [][]byte
+	outbound      bool
+}
 
 // listener reads an envoy.config.listener.v3.Listener. With an api_listener it
-// is the client's side of a service, without one the server's side of a port.
+// is the client's side of a service; without one it is what a sidecar gets, on
+// the way out, or the server's side of a port.
 func (d *decoding) listener(b []byte) (*listener, error) {
 	l := &listener{}
-	var api, fallback []byte
-	var chains [][]byte
+	p, err := d.listenerParts(b, l)
+	switch {
+	case err != nil:
+		return nil, err
+	case l.name == "":
+		return nil, missingField("name")
+	case p.api != nil:
+		l.addresses = nil
+		return l, inField("api_listener", d.apiListener(p.api, l))
+	case len(p.chains) == 0 && p.fallback == nil:
+		return nil, inField("api_listener", errors.New("missing, and there are no filter_chains either"))
+	}
+	for i, chain := range p.chains {
+		if err := d.filterChain(chain, &p, l, "filter_chains", i); err != nil {
+			return nil, inElement("filter_chains", i, err)
+		}
+	}
+	if p.fallback == nil {
+		return l, nil
+	}
+	return l, inField("default_filter_chain", d.filterChain(p.fallback, &p, l, "default_filter_chain", -1))
+}
+
+func (d *decoding) listenerParts(b []byte, l *listener) (p listenerParts, err error) {
+	var originalDst, address []byte
 	c := walk(b)
 	for c.next() {
 		switch c.num {
 		case 1:
 			l.name = c.text("name")
+		case 2:
+			c.message("address", &address)
 		case 3:
 			d.keep(&c, "filter_chains")
-			chains = append(chains, c.bytes("filter_chains"))
+			p.chains = append(p.chains, c.bytes("filter_chains"))
+		case 4:
+			c.message("use_original_dst", &originalDst)
+		case 16:
+			p.outbound = c.scalar("traffic_direction") == directionOutbound
 		case 19:
-			c.message("api_listener", &api)
+			c.message("api_listener", &p.api)
 		case 25:
-			c.message("default_filter_chain", &fallback)
+			c.message("default_filter_chain", &p.fallback)
+		case 32:
+			d.ignore("filter_chain_matcher")
+		case 33:
+			d.keep(&c, "additional_addresses")
+			more, err := submessage(c.bytes("additional_addresses"), 1, "address")
+			c.fail(inField("additional_addresses", err))
+			c.fail(inField("additional_addresses.address", l.addAddress(more)))
 		}
 	}
-	switch {
-	case c.err != nil:
-		return nil, c.err
-	case l.name == "":
-		return nil, missingField("name")
-	case api != nil:
-		return l, inField("api_listener", d.apiListener(api, l))
-	case len(chains) == 0 && fallback == nil:
-		return nil, inField("api_listener", errors.New("missing, and there are no filter_chains either"))
+	value, err := decodeWrapped(originalDst)
+	l.originalDst = value != 0
+	c.fail(inField("use_original_dst", err))
+	c.fail(inField("address", l.addAddress(address)))
+	return p, c.err
+}
+
+// addAddress keeps an address that connections are made to: an IP address and
+// a port. Others (pipes, internal addresses) mean nothing here.
+func (l *listener) addAddress(b []byte) error {
+	kind, err := decodeAddress(b)
+	if err != nil || kind.num != 1 {
+		return err
 	}
-	for i, chain := range chains {
-		if err := d.filterChain(chain, l, "filter_chains"); err != nil {
-			return nil, inElement("filter_chains", i, err)
-		}
+	host, port, err := decodeSocketAddress(kind.val)
+	if ip, ok := parseIP(host); ok && err == nil && port != 0 {
+		l.addresses = append(l.addresses, netip.AddrPortFrom(ip, port))
 	}
-	if fallback == nil {
-		return l, nil
-	}
-	return l, inField("default_filter_chain", d.filterChain(fallback, l, "default_filter_chain"))
+	return inField("socket_address", err)
 }
 
 // apiListener reads an envoy.config.listener.v3.ApiListener.
@@ -70,224 +109,47 @@ func (d *decoding) apiListener(b []byte, l *listener) error {
 	if err != nil {
 		return err
 	}
-	outer := d.enter()
-	defer d.leave(outer, "api_listener", "", -1)
-	if err := d.routeSpecifier(m.route, l); err != nil {
+	if err := m.checkAPI(); err != nil {
 		return err
 	}
-	if l.maxStreamDuration, err = decodeHTTPOptions(m.options); err != nil {
-		return inField("common_http_protocol_options", err)
-	}
-	for i := range m.filters {
-		if err := d.clientFilter(&m.filters[i]); err != nil {
-			return inElement("http_filters", i, err)
-		}
-	}
-	return nil
-}
-
-// routeSpecifier takes the route configuration, or the name under which to
-// ask for it.
-func (d *decoding) routeSpecifier(route oneof, l *listener) (err error) {
-	switch route.num {
-	case 3:
-		l.routeName, err = decodeRDS(route.val)
-		return inField("rds", err)
-	case 4:
-		outer := d.enter()
-		l.inline, err = d.routeConfig(route.val)
-		d.leave(outer, "route_config", "", -1)
-		return inField("route_config", err)
-	case 31:
+	outer := d.enter()
+	defer d.leave(outer, "api_listener", "", -1)
+	if m.route.num == 31 {
 		return inField("scoped_routes", errors.New("not supported"))
 	}
-	return inField("rds", errors.New("missing, and there is no route_config either"))
+	return d.forwarding(&m, &l.forwarding, true)
 }
 
-// decodeRDS reads an Rds message.
-func decodeRDS(b []byte) (name string, err error) {
-	var source []byte
-	c := walk(b)
-	for c.next() {
-		switch c.num {
-		case 1:
-			c.message("config_source", &source)
-		case 2:
-			name = c.text("route_config_name")
-		}
-	}
-	if c.err == nil && name == "" {
-		return "", missingField("route_config_name")
-	}
-	c.fail(inField("config_source", checkConfigSource(source)))
-	return name, c.err
-}
-
-// checkConfigSource reads an envoy.config.core.v3.ConfigSource, which has to say
-// that the resource comes over the same stream (gRFC A27).
-func checkConfigSource(b []byte) error {
-	var specifier oneof
-	c := walk(b)
-	for c.next() {
-		switch c.num {
-		case 1:
-			specifier.raw(&c, "path")
-		case 2, 3, 5, 8:
-			specifier.message(&c, "config_source_specifier")
-		}
-	}
-	if c.err == nil && specifier.num != 3 && specifier.num != 5 {
-		return errors.New("neither ads nor self")
-	}
-	return c.err
-}
-
-// decodeHTTPOptions reads max_stream_duration of an envoy.config.core.v3.HttpProtocolOptions.
-func decodeHTTPOptions(b []byte) (time.Duration, error) {
-	message, err := submessage(b, 4, "max_stream_duration")
-	if err != nil {
-		return 0, err
-	}
-	limit, err := decodeDuration(message)
-	return limit, inField("max_stream_duration", err)
-}
-
-// connectionManager is what is looked at of an HttpConnectionManager.
-type connectionManager struct {
-	route   oneof
-	filters []listenerFilter
-	options []byte // common_http_protocol_options
-}
-
-// listenerFilter is what is looked at of an HttpFilter, or of a network Filter, which
-// has the same numbers for what both have.
-type listenerFilter struct {
-	name     string
-	config   extension
-	remote   bool // its configuration would have to be discovered (ECDS)
-	optional bool
-	disabled bool // unless a route enables it
-}
-
-// connectionManager reads an HttpConnectionManager, and checks what is the same
-// for client and server (gRFC A39, A41).
-func (d *decoding) connectionManager(x extension) (m connectionManager, err error) {
-	if x.name != typeConnectionManager || x.json {
-		return m, fmt.Errorf("%q instead of an HttpConnectionManager", x.name)
-	}
-	c := walk(x.value)
-	for c.next() {
-		switch c.num {
-		case 3, 4, 31:
-			m.route.message(&c, "route_specifier")
-		case 5:
-			d.keep(&c, "http_filters")
-			f, err := decodeFilter(c.bytes("http_filters"))
-			c.fail(inElement("http_filters", len(m.filters), err))
-			m.filters = append(m.filters, f)
-		case 19:
-			if c.scalar("xff_num_trusted_hops") != 0 {
-				c.fail(inField("xff_num_trusted_hops", errors.New("must be 0")))
-			}
-		case 35:
-			c.message("common_http_protocol_options", &m.options)
-		case 46:
-			c.fail(inField("original_ip_detection_extensions", errors.New("must be empty")))
-		}
-	}
-	if c.err != nil {
-		return m, c.err
-	}
-	return m, inField("http_filters", checkFilters(m.filters))
-}
-
-// decodeFilter reads an HttpFilter or a network Filter.
-func decodeFilter(b []byte) (f listenerFilter, err error) {
-	var config oneof
-	c := walk(b)
-	for c.next() {
-		switch c.num {
-		case 1:
-			f.name = c.text("name")
-		case 4, 5:
-			config.message(&c, "config_type")
-		case 6:
-			f.optional = c.scalar("is_optional") != 0
-		case 7:
-			f.disabled = c.scalar("disabled") != 0
-		}
-	}
-	switch {
-	case c.err != nil:
-		return f, c.err
-	case f.name == "":
-		return f, missingField("name")
-	case config.num == 4:
-		f.config, err = decodeExtension(config.val)
-	}
-	f.remote = config.num == 5
-	return f, inField("typed_config", err)
-}
-
-// checkFilters wants unique names, and the router as the last filter and
-// nowhere else.
-func checkFilters(filters []listenerFilter) error {
-	names := make(map[string]struct{}, len(filters))
-	for i := range filters {
-		f := &filters[i]
-		if _, ok := names[f.name]; ok {
-			return fmt.Errorf("two filters are named %q", f.name)
-		}
-		names[f.name] = struct{}{}
-		if last := i == len(filters)-1; last != (f.config.name == typeRouter) {
-			return errors.New("the router has to be the last filter, and only the last")
-		}
-	}
-	if len(filters) == 0 {
-		return errors.New("no filter, and so no router")
-	}
-	return nil
-}
-
-// clientFilter decides about a filter on the way out. One that is neither
-// known nor optional must not be skipped (gRFC A39).
-func (d *decoding) clientFilter(f *listenerFilter) error {
-	switch {
-	case f.config.name == typeRouter:
-	case f.config.name == typeFault, f.config.name == typeStatefulSession:
-		if !f.disabled && f.applies() {
-			d.ignore("http_filters[" + f.name + "]")
-		}
-	case f.optional:
-		d.ignore("http_filters[" + f.name + "]")
-	case f.remote:
-		return inField("config_discovery", errors.New("not supported, and the filter is not optional"))
-	default:
-		return fmt.Errorf("filter type %q is not known, and the filter is not optional", f.config.name)
-	}
-	return nil
-}
-
-// applies says that a known filter does something by itself: the fault filter
-// that Istio puts into every listener is empty, and waits for routes to fill it.
-func (f *listenerFilter) applies() bool {
-	if f.config.name != typeFault || f.config.json {
-		return len(f.config.value) > 0
-	}
-	c := walk(f.config.value)
-	for c.next() {
-		if c.num == 1 || c.num == 2 || c.num == 7 { // delay, abort, response_rate_limit
-			return true
-		}
-	}
-	return c.err != nil
+// chainParts are the messages inside a filter chain.
+type chainParts struct {
+	name          string
+	match         chainMatch
+	socket        []byte
+	filters       []listenerFilter
+	manager       extension // of its HttpConnectionManager, where there is one
+	proxy         extension // of its tcp_proxy
+	managers, tcp int
+	at            int // index of the manager
 }
 
 // filterChain reads an envoy.config.listener.v3.FilterChain.
-func (d *decoding) filterChain(b []byte, l *listener, field string) error {
-	var chain filterChain
-	var match, socket []byte
-	var filters [][]byte
+func (d *decoding) filterChain(b []byte, l *listenerParts, to *listener, field string, index int) error {
+	outer := d.enter()
+	p, err := d.chainParts(b)
+	if err == nil {
+		p.match.fallback = index < 0
+		if l.outbound {
+			err = d.outboundChain(&p, to)
+		} else {
+			err = d.inboundChain(&p, to)
+		}
+	}
+	d.leave(outer, field, p.name, index)
+	return err
+}
+
+func (d *decoding) chainParts(b []byte) (p chainParts, err error) {
+	var match []byte
 	c := walk(b)
 	for c.next() {
 		switch c.num {
@@ -295,71 +157,245 @@ func (d *decoding) filterChain(b []byte, l *listener, field string) error {
 			c.message("filter_chain_match", &match)
 		case 3:
 			d.keep(&c, "filters")
-			filters = append(filters, c.bytes("filters"))
+			f, err := decodeFilter(c.bytes("filters"))
+			c.fail(inElement("filters", len(p.filters), err))
+			p.sort(&f)
+			p.filters = append(p.filters, f)
 		case 6:
-			c.message("transport_socket", &socket)
+			c.message("transport_socket", &p.socket)
 		case 7:
-			chain.name = c.text("name")
+			p.name = c.text("name")
 		}
 	}
+	if c.err == nil {
+		c.fail(inField("filter_chain_match", d.chainMatch(match, &p.match)))
+	}
+	return p, c.err
+}
+
+// sort remembers the filter that ends the chain.
+func (p *chainParts) sort(f *listenerFilter) {
+	switch f.config.name {
+	case typeConnectionManager:
+		p.manager, p.at = f.config, len(p.filters)
+		p.managers++
+	case typeTCPProxy:
+		p.proxy = f.config
+		p.tcp++
+	}
+}
+
+// chainMatch reads an envoy.config.listener.v3.FilterChainMatch.
+func (d *decoding) chainMatch(b []byte, m *chainMatch) error {
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 3:
+			p, err := decodeCIDR(c.bytes("prefix_ranges"))
+			c.fail(inElement("prefix_ranges", len(m.prefixes), err))
+			d.keep(&c, "prefix_ranges")
+			m.prefixes = append(m.prefixes, p)
+		case 8:
+			port, err := decodeWrapped(c.bytes("destination_port"))
+			c.fail(inField("destination_port", err))
+			m.port = uint16(port)
+		case 9:
+			m.transport = d.intern(c.raw("transport_protocol"))
+		case 10:
+			d.keep(&c, "application_protocols")
+			m.protocols = append(m.protocols, d.intern(c.raw("application_protocols")))
+		case 11:
+			d.keep(&c, "server_names")
+			m.serverNames = append(m.serverNames, strings.ToLower(d.intern(c.raw("server_names"))))
+		case 6, 7, 12, 13:
+			m.source = true
+			d.ignore("filter_chain_match." + chainMatchUnapplied.name(c.num))
+		default:
+			d.ignoreIf(&c, chainMatchUnapplied)
+		}
+	}
+	return c.err
+}
+
+// chainMatchUnapplied are conditions that are not looked at.
+var chainMatchUnapplied = unapplied{4: "address_suffix", 5: "suffix_len", 6: "source_prefix_ranges", 7: "source_ports", 12: "source_type",
+	13: "direct_source_prefix_ranges"}
+
+// decodeCIDR reads an envoy.config.core.v3.CidrRange.
+func decodeCIDR(b []byte) (netip.Prefix, error) {
+	var address string
+	var length []byte
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 1:
+			address = c.text("address_prefix")
+		case 2:
+			c.message("prefix_len", &length)
+		}
+	}
+	bits, err := decodeWrapped(length)
+	c.fail(inField("prefix_len", err))
 	if c.err != nil {
-		return c.err
+		return netip.Prefix{}, c.err
 	}
-	outer := d.enter()
-	if len(match) > 0 {
-		d.ignore("filter_chain_match")
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return netip.Prefix{}, inField("address_prefix", err)
 	}
-	d.leave(outer, field, chain.name, len(l.inbound))
-	plain, _, err := decodeTransportSocket(socket)
+	p, err := ip.WithZone("").Prefix(int(min(bits, 1<<8)))
+	return p, inField("prefix_len", err)
+}
+
+// outboundChain keeps where a chain of a sidecar sends what it takes. What
+// cannot be applied costs only this chain, or is noted: a sidecar's listener
+// has many filters, and the others must not be lost for one.
+func (d *decoding) outboundChain(p *chainParts, l *listener) error {
+	chain := outboundChain{name: p.name, match: p.match}
+	for i := range p.filters {
+		f := &p.filters[i]
+		if f.config.name != typeConnectionManager && f.config.name != typeTCPProxy && !f.harmless() {
+			d.ignore("filters[" + f.name + "]")
+		}
+	}
+	var err error
+	switch {
+	case p.managers == 1 && p.tcp == 0:
+		err = inElement("filters", p.at, inField("typed_config", d.outboundHTTP(p.manager, &chain)))
+	case p.tcp == 1 && p.managers == 0 && !p.proxy.json:
+		chain.clusters, chain.total, err = d.tcpProxy(p.proxy.value)
+	default:
+		chain.failure = fmt.Sprintf("it has %d HttpConnectionManagers and %d TCP proxies", p.managers, p.tcp)
+	}
+	l.outbound = append(l.outbound, chain)
+	return err
+}
+
+// outboundHTTP keeps a chain's HttpConnectionManager.
+func (d *decoding) outboundHTTP(x extension, chain *outboundChain) error {
+	if x.json {
+		chain.failure = "its HttpConnectionManager is a TypedStruct, which is not supported"
+		return nil
+	}
+	m, err := d.connectionManager(x)
+	if err != nil {
+		return err
+	}
+	if m.route.num == 31 {
+		chain.failure = "it asks for scoped routes, which are not supported"
+		return nil
+	}
+	chain.http = &forwarding{}
+	return d.forwarding(&m, chain.http, false)
+}
+
+// tcpProxy reads the clusters of an
+// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.
+func (d *decoding) tcpProxy(b []byte) (clusters []weightedCluster, total uint32, err error) {
+	var specifier oneof
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 2:
+			specifier.raw(&c, "cluster")
+		case 10:
+			specifier.message(&c, "weighted_clusters")
+		}
+	}
+	if c.err == nil && specifier.num == 10 {
+		return d.tcpClusters(specifier.val)
+	}
+	if len(specifier.val) == 0 {
+		return nil, 0, c.err
+	}
+	return []weightedCluster{{name: d.intern(specifier.val), weight: 1}}, 1, c.err
+}
+
+// tcpClusters reads a TcpProxy.WeightedCluster.
+func (d *decoding) tcpClusters(b []byte) (clusters []weightedCluster, total uint32, err error) {
+	c := walk(b)
+	for c.next() {
+		if c.num != 1 {
+			continue
+		}
+		var w weightedCluster
+		each := walk(c.bytes("clusters"))
+		for each.next() {
+			switch each.num {
+			case 1:
+				w.name = d.intern(each.raw("name"))
+			case 2:
+				w.weight = uint32(each.scalar("weight"))
+			}
+		}
+		d.keep(&c, "clusters")
+		c.fail(inElement("clusters", len(clusters), each.err))
+		if total+w.weight < total {
+			c.fail(errors.New("the weights add up to more than fits"))
+		}
+		if total += w.weight; w.weight > 0 {
+			clusters = append(clusters, w)
+		}
+	}
+	return clusters, total, inField("weighted_clusters", c.err)
+}
+
+// inboundChain collects what may refuse a call on its way in, known or not, so
+// that the server can fail closed. There has to be one HttpConnectionManager or
+// one TCP proxy; other network filters may refuse connections.
+func (d *decoding) inboundChain(p *chainParts, l *listener) error {
+	chain := filterChain{name: p.name, match: p.match}
+	plain, _, err := decodeTransportSocket(p.socket)
 	if err != nil {
 		return inField("transport_socket", err)
 	}
 	chain.tls = !plain
-	if err := d.serverFilters(filters, &chain); err != nil {
-		return err
+	if p.managers != 1 && (p.managers > 1 || p.tcp != 1) {
+		return inField("filters", fmt.Errorf("%d HttpConnectionManagers instead of one", p.managers))
+	}
+	for i := range p.filters {
+		switch f := &p.filters[i]; {
+		case f.config.name == typeConnectionManager:
+			if err := d.inboundHTTP(f.config, &chain); err != nil {
+				return inElement("filters", i, inField("typed_config", err))
+			}
+		case f.config.name == typeTCPProxy && !f.config.json:
+			clusters, _, err := d.tcpProxy(f.config.value)
+			if err != nil {
+				return inElement("filters", i, inField("typed_config", err))
+			}
+			if len(clusters) > 0 {
+				chain.tcp = clusters[0].name
+			}
+		case !f.harmless():
+			chain.filters = append(chain.filters, f.typeOrName())
+		}
 	}
 	l.inbound = append(l.inbound, chain)
 	return nil
 }
 
-// serverFilters collects what may refuse a call on its way in, known or not,
-// so that the server can fail closed. There has to be one
-// HttpConnectionManager; other network filters may refuse connections.
-func (d *decoding) serverFilters(filters [][]byte, chain *filterChain) error {
-	managers := 0
-	for i, b := range filters {
-		f, err := decodeFilter(b)
-		if err != nil {
-			return inElement("filters", i, err)
-		}
-		if f.config.name != typeConnectionManager {
-			chain.filters = append(chain.filters, f.typeOrName())
-			continue
-		}
-		managers++
-		m, err := d.connectionManager(f.config)
-		if err != nil {
-			return inElement("filters", i, inField("typed_config", err))
-		}
-		for j := range m.filters {
-			if f := &m.filters[j]; f.config.name != typeRouter && f.config.name != typeFault {
-				chain.filters = append(chain.filters, f.typeOrName())
-			}
-		}
+func (d *decoding) inboundHTTP(x extension, chain *filterChain) error {
+	m, err := d.connectionManager(x)
+	if err != nil {
+		return err
 	}
-	if managers != 1 {
-		return inField("filters", fmt.Errorf("%d HttpConnectionManagers instead of one", managers))
+	for j := range m.filters {
+		switch f := &m.filters[j]; {
+		case f.config.name == typeFault:
+			d.ignoreFault(f)
+		case !f.harmless():
+			chain.filters = append(chain.filters, f.typeOrName())
+		}
 	}
 	return nil
 }
 
-// typeOrName is the filter's type, or its name where the type is still to be
-// discovered.
-func (f *listenerFilter) typeOrName() string {
-	if f.config.name == "" {
-		return f.name
+// ignoreFault notes a fault filter on the way in that does something.
+func (d *decoding) ignoreFault(f *listenerFilter) {
+	if f.applies() {
+		d.ignore("http_filters[" + f.name + "]")
 	}
-	return f.config.name
 }
 
 // decodeTransportSocket reads an envoy.config.core.v3.TransportSocket; without one,

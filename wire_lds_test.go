@@ -61,24 +61,24 @@ func TestListener(t *testing.T) {
 	}{
 		"a service": {
 			rawAPIListener(rawManager().msg(3, rawRDS)),
-			listener{name: "reviews.demo:9080", routeName: reviews}, nil,
+			listener{name: "reviews.demo:9080", forwarding: forwarding{routeName: reviews}}, nil,
 		},
 		"routes from the same server": {
 			rawAPIListener(rawManager().msg(3, rawProto{}.msg(1, rawProto{}.msg(5, rawProto{})).text(2, "r"))),
-			listener{name: "reviews.demo:9080", routeName: "r"}, nil,
+			listener{name: "reviews.demo:9080", forwarding: forwarding{routeName: "r"}}, nil,
 		},
 		"a limit for all calls": {
 			rawAPIListener(rawManager().msg(3, rawRDS).msg(35, rawProto{}.msg(1, rawSeconds(9)).msg(4, rawSeconds(30)))),
-			listener{name: "reviews.demo:9080", routeName: reviews, maxStreamDuration: 30 * time.Second}, nil,
+			listener{name: "reviews.demo:9080", forwarding: forwarding{routeName: reviews, maxStreamDuration: 30 * time.Second}}, nil,
 		},
 		"routes inside": {
 			rawAPIListener(rawManager().msg(4, inlined)),
-			listener{name: "reviews.demo:9080", inline: routes},
+			listener{name: "reviews.demo:9080", forwarding: forwarding{inline: routes}},
 			[]string{"api_listener.route_config.virtual_hosts[reviews.demo.svc.cluster.local:9080].routes[r].route.prefix_rewrite"},
 		},
 		"the route specifier seen last wins": {
 			rawAPIListener(rawManager().msg(4, inlined).msg(3, rawRDS)),
-			listener{name: "reviews.demo:9080", routeName: reviews}, nil,
+			listener{name: "reviews.demo:9080", forwarding: forwarding{routeName: reviews}}, nil,
 		},
 		"filters that are not applied": {
 			rawAPIListener(rawManager(
@@ -88,7 +88,7 @@ func TestListener(t *testing.T) {
 				rawFilter("fault that is off", typeFault, rawProto{}.msg(1, rawProto{})).num(7, 1),
 				rawFilter("session", typeStatefulSession, rawProto{}.msg(1, rawProto{})),
 				optional, rawProto{}.text(1, "discovered").msg(5, rawProto{}).num(6, 1), rawRouter).msg(3, rawRDS)),
-			listener{name: "reviews.demo:9080", routeName: reviews},
+			listener{name: "reviews.demo:9080", forwarding: forwarding{routeName: reviews}},
 			[]string{"api_listener.http_filters[fault]", "api_listener.http_filters[fault of EnvoyFilter]", "api_listener.http_filters[session]",
 				"api_listener.http_filters[wasm]", "api_listener.http_filters[discovered]"},
 		},
@@ -104,8 +104,9 @@ func TestListener(t *testing.T) {
 			rawInbound(rawChain("x", rawManager(rawFilter("jwt", "a.Jwt", nil), rawProto{}.text(1, "discovered").msg(5, rawProto{}), rawRouter), typeRawBuffer).
 				msg(1, rawProto{}.wrap(8, 80)).msg(3, rawProto{}.text(1, "rbac").packed(4, "a.NetworkRBAC", nil), rawProto{}.text(1, "late").msg(5, rawProto{}))).
 				msg(25, rawChain("rest", rawManager(rawRouter), "")),
-			listener{name: inboundName, inbound: []filterChain{{name: "x", filters: []string{"a.Jwt", "discovered", "a.NetworkRBAC", "late"}}, {name: "rest"}}},
-			[]string{"filter_chains[x].filter_chain_match"},
+			listener{name: inboundName, inbound: []filterChain{
+				{name: "x", match: chainMatch{port: 80}, filters: []string{"a.Jwt", "discovered", "a.NetworkRBAC", "late"}},
+				{name: "rest", match: chainMatch{fallback: true}}}}, nil,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,7 +129,7 @@ func TestListenerThatIsRejected(t *testing.T) {
 	managed := func(f func(rawProto) rawProto) rawProto { return rawAPIListener(f(rawManager())) }
 	chain := func(c rawProto) rawProto { return rawInbound(rawChain("ok", rawManager(), ""), c) }
 	for want, raw := range map[string]rawProto{
-		"name: missing": rawProto{}.text(2, "x"),
+		"name: missing": rawProto{}.text(28, "x"),
 		"api_listener: missing, and there are no filter_chains either":                                                   rawProto{}.text(1, "x"),
 		`api_listener: "" instead of an HttpConnectionManager`:                                                           rawProto{}.text(1, "x").msg(19, rawProto{}),
 		`api_listener: "a.TcpProxy" instead of an HttpConnectionManager`:                                                 rawProto{}.text(1, "x").msg(19, rawProto{}.packed(1, "a.TcpProxy", nil)),

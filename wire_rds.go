@@ -1,10 +1,14 @@
 package proxyless
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 var (
@@ -32,20 +36,70 @@ func (d *decoding) namedRouteConfig(b []byte) (*routeConfig, error) {
 	return r, err
 }
 
+// decodeRoutes is decodeResource for a route configuration of which only some
+// virtual hosts matter, as in a sidecar's, which has one for each service of
+// the mesh: those none of whose domains is wanted are skipped before anything
+// of them is decoded. The domain is as it was sent: in any case, exact,
+// "*suffix", "prefix*" or "*"; it must not be kept. What matters is written to
+// the digest, which may be nil, so that the caller can tell that nothing of
+// interest has changed.
+func decodeRoutes(value []byte, wanted func(domain []byte) bool, digest *maphash.Hash) (decoded, error) {
+	d := decoding{wanted: wanted, digest: digest}
+	return d.resource(kindRoute, value)
+}
+
+// matters says whether a virtual host is to be decoded, and writes it to the
+// digest if so.
+func (d *decoding) matters(virtualHost []byte) bool {
+	if d.wanted != nil {
+		found := false
+		c := walk(virtualHost)
+		for !found && c.next() {
+			found = c.num == 2 && d.wanted(c.val)
+		}
+		if !found && c.err == nil {
+			return false
+		}
+	}
+	d.digestField(2, virtualHost, 0)
+	return true
+}
+
+// digestField writes a field to the digest.
+func (d *decoding) digestField(num protowire.Number, value []byte, scalar uint64) {
+	if d.digest == nil {
+		return
+	}
+	var head [3 * binary.MaxVarintLen64]byte
+	b := binary.AppendUvarint(head[:0], uint64(num))
+	b = binary.AppendUvarint(b, scalar)
+	_, _ = d.digest.Write(binary.AppendUvarint(b, uint64(len(value))))
+	_, _ = d.digest.Write(value)
+}
+
 // routeConfig reads an envoy.config.route.v3.RouteConfiguration. The name of
 // one that is inside a listener may be empty.
 func (d *decoding) routeConfig(b []byte) (*routeConfig, error) {
-	r := &routeConfig{virtualHosts: make([]virtualHost, 0, countField(b, 2))}
+	r := &routeConfig{}
+	if d.wanted == nil {
+		r.virtualHosts = make([]virtualHost, 0, countField(b, 2))
+	}
 	c := walk(b)
-	for c.next() {
+	for index := 0; c.next(); {
+		if c.num != 2 {
+			d.digestField(c.num, c.val, c.u)
+		}
 		switch c.num {
 		case 1:
 			r.name = c.text("name")
 		case 2:
-			d.keep(&c, "virtual_hosts")
-			i := len(r.virtualHosts)
-			r.virtualHosts = append(r.virtualHosts, virtualHost{})
-			c.fail(inElement("virtual_hosts", i, d.virtualHost(c.bytes("virtual_hosts"), &r.virtualHosts[i], i)))
+			if host := c.bytes("virtual_hosts"); d.matters(host) {
+				d.keep(&c, "virtual_hosts")
+				i := len(r.virtualHosts)
+				r.virtualHosts = append(r.virtualHosts, virtualHost{})
+				c.fail(inElement("virtual_hosts", index, d.virtualHost(host, &r.virtualHosts[i], index)))
+			}
+			index++
 		default:
 			d.ignoreIf(&c, routeConfigUnapplied)
 		}
