@@ -1,7 +1,6 @@
 package proxyless
 
 import (
-	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -22,12 +21,20 @@ type endpointSet struct {
 	// Constant after construction.
 	cluster   *cluster
 	from      *assignment
-	endpoints []endpoint // the assignment's
+	endpoints []endpoint // the assignment's; behind them the others, where some rule may choose them
+	listed    int        // endpoints[:listed] are those that the mesh calls usable
 	tiers     []tier
-	even      *tier // the first tier where nothing but turns counts: the usual case
 	table     *connTable
 	state     *clusterState // nil where the cluster has no policy that remembers
 	hosts     []*host       // parallel to endpoints; nil where state is
+	limits    *breaker      // nil where the cluster has no limits
+	drops     []dropShare   // nil where no load is shed
+	judged    bool          // the cluster has outlier detection
+	split     bool          // and it splits off failures of local origin
+
+	// Atomics, read by every pick and written when the health of a tier changes.
+	even  atomic.Pointer[tier]  // the first tier while it takes all calls and nothing but turns counts: the usual case
+	loads atomic.Pointer[loads] // nil while the first tier takes all calls
 
 	slots []atomic.Pointer[cell] // parallel to endpoints; written under table.mu
 
@@ -44,6 +51,11 @@ type tier struct {
 	_     [56]byte
 	first uint64
 	count uint64
+	// others are the indexes of its endpoints that the mesh does not call usable,
+	// where some rule may choose them; total counts them in any case.
+	others     []uint32
+	total      uint64
+	localities []locality
 	// blocked is when a search first found none of the tier ready, in unix
 	// nanoseconds; 0 after one that did.
 	blocked atomic.Int64
@@ -85,12 +97,12 @@ func (s *endpointSet) pick(c choice) (uint64, *cell) {
 	if c.extra != nil {
 		return s.pickAvoiding(c)
 	}
-	t := s.even
+	t := s.even.Load()
 	if t == nil {
 		return s.search(c, false)
 	}
 	at := uint64(uint32(t.next.Add(1)) % uint32(t.count)) // a 32-bit division is the cheaper one
-	if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
+	if c := s.usable(at); c != nil {
 		return at, c
 	}
 	return s.search(c, s.wake(at))
@@ -117,31 +129,6 @@ func (s *endpointSet) pickAvoiding(c choice) (uint64, *cell) {
 		}
 		c.hashed = false // the same hash would lead to the same endpoint
 	}
-}
-
-// search looks through the tiers in order; a tier is passed over when all its
-// endpoints failed, or when none has become ready for failoverTime.
-func (s *endpointSet) search(c choice, dialled bool) (uint64, *cell) {
-	for i := range s.tiers {
-		t := &s.tiers[i]
-		var at uint64
-		var found *cell
-		if t.picker != nil {
-			at, found = t.picker.pick(s, t, c, dialled)
-		} else if shares := t.shares.Load(); shares == nil {
-			at, found = s.pickEqual(t, dialled)
-		} else {
-			at, found = s.pickWeighted(t, *shares, dialled)
-		}
-		if found != nil {
-			t.blocked.Store(0)
-			return at, found
-		}
-		if s.hopeful(t) && (i == len(s.tiers)-1 || !t.overdue()) {
-			return 0, nil
-		}
-	}
-	return 0, nil
 }
 
 // failoverTime is how long calls wait for a priority of which some endpoints
@@ -247,102 +234,20 @@ func (s *endpointSet) key(addr netip.AddrPort) connKey {
 // newEndpointSet prepares an assignment for picking. Endpoints that prev holds
 // too keep their cells. state may be nil.
 func newEndpointSet(table *connTable, c *cluster, a *assignment, state *clusterState, prev *endpointSet) *endpointSet {
-	s := &endpointSet{cluster: c, from: a, endpoints: a.endpoints, table: table, state: state, slots: make([]atomic.Pointer[cell], len(a.endpoints))}
+	s := &endpointSet{cluster: c, from: a, endpoints: a.endpoints, listed: len(a.endpoints), drops: a.drops, table: table, state: state}
+	s.addOthers()
+	s.slots = make([]atomic.Pointer[cell], len(s.endpoints))
 	if state != nil {
-		s.hosts = state.hostsOf(s.endpoints)
+		s.govern()
 	}
 	s.buildTiers(prev)
 	s.inherit(prev)
+	if state != nil {
+		state.join(s)
+	} else {
+		s.weigh()
+	}
 	return s
-}
-
-// buildTiers groups the localities, which are sorted by priority. The round
-// goes on where that of prev stood; a first one starts anywhere, lest many
-// consumers start at the same endpoint.
-func (s *endpointSet) buildTiers(prev *endpointSet) {
-	localities := s.from.localities
-	s.tiers = make([]tier, 0, len(localities)) // never grown: tiers have atomics
-	for len(localities) > 0 {
-		n := 1
-		for n < len(localities) && localities[n].priority == localities[0].priority {
-			n++
-		}
-		s.addTier(localities[:n])
-		localities = localities[n:]
-	}
-	for i := range s.tiers {
-		t := &s.tiers[i]
-		start := uint64(rand.Uint32())
-		var before *tier
-		if prev != nil && i < len(prev.tiers) {
-			before = &prev.tiers[i]
-			start = before.next.Load()
-		}
-		t.next.Store(start)
-		t.picker = newPicker(s, t, before)
-	}
-	if len(s.tiers) > 0 && s.hosts == nil && s.tiers[0].simple() && s.tiers[0].first == 0 {
-		s.even = &s.tiers[0]
-	}
-}
-
-// simple says that nothing but turns counts.
-func (t *tier) simple() bool { return t.picker == nil && t.shares.Load() == nil }
-
-// addTier adds the endpoints of one priority.
-func (s *endpointSet) addTier(localities []locality) {
-	count := 0
-	for _, l := range localities {
-		count += l.count
-	}
-	if count == 0 {
-		return
-	}
-	s.tiers = append(s.tiers, tier{first: uint64(localities[0].first), count: uint64(count)})
-	if weights := shares(s.endpoints, localities); weights != nil {
-		s.tiers[len(s.tiers)-1].shares.Store(&weights)
-	}
-}
-
-// shares scales the endpoints' weights within their localities, and those of
-// the localities among one another (gRFC A27), so that the largest is 65535.
-// It returns nil when all are equal.
-func shares(endpoints []endpoint, localities []locality) []uint16 {
-	least, most := math.Inf(1), 0.0
-	for i := range localities {
-		l := &localities[i]
-		scale := l.scale(endpoints)
-		for j := range endpoints[l.first : l.first+l.count] {
-			w := float64(endpoints[l.first+j].weight) * scale
-			least, most = min(least, w), max(most, w)
-		}
-	}
-	if most-least <= most*1e-6 {
-		return nil
-	}
-	var scaled []uint16
-	for i := range localities {
-		l := &localities[i]
-		scale := l.scale(endpoints) / most * 65535
-		for _, e := range endpoints[l.first : l.first+l.count] {
-			scaled = append(scaled, uint16(max(1, float64(e.weight)*scale+0.5)))
-		}
-	}
-	return scaled
-}
-
-// scale is what an endpoint's weight counts in the locality, relative to the
-// other localities; 1 where the locality's weight is just the sum of its
-// endpoints', as istiod sends it.
-func (l *locality) scale(endpoints []endpoint) float64 {
-	sum := uint64(0)
-	for i := range endpoints[l.first : l.first+l.count] {
-		sum += uint64(endpoints[l.first+i].weight)
-	}
-	if l.weight == 0 || sum == 0 {
-		return 1
-	}
-	return float64(l.weight) / float64(sum)
 }
 
 // inherit takes over the cells that other sets hold of its endpoints.
@@ -393,6 +298,9 @@ func (s *endpointSet) find(addr netip.AddrPort, at int) int {
 
 // retire lets go of every cell. Those that no other set holds are drained.
 func (s *endpointSet) retire() {
+	if s.state != nil {
+		s.state.part(s)
+	}
 	t := s.table
 	var last []*cell
 	t.mu.Lock()
@@ -412,10 +320,10 @@ func (s *endpointSet) retire() {
 
 // census counts the endpoints and those that are ready.
 func (s *endpointSet) census() (endpoints, ready int) {
-	for i := range s.slots {
+	for i := range s.listed {
 		if c := s.slots[i].Load(); c != nil && c.ready.Load() != nil {
 			ready++
 		}
 	}
-	return len(s.slots), ready
+	return s.listed, ready
 }

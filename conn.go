@@ -35,6 +35,7 @@ type cell struct {
 	state    atomic.Uint32 // a cellState
 	failure  atomic.Pointer[error]
 	draining atomic.Bool
+	missed   atomic.Uint32 // failures to connect
 
 	// Guarded by table.mu.
 	refs int // endpoint sets that hold it
@@ -398,6 +399,7 @@ func (l *leaf) update(s balancer.SubConnState) {
 		c.ready.Store(nil)
 		l.cc.UpdateState(notReady(connectivity.TransientFailure))
 		err := s.ConnectionError
+		c.missed.Add(1)
 		c.failure.Store(&err)
 		c.state.Store(uint32(cellFailed))
 	case connectivity.Idle: // lost, sent away by GOAWAY, or the pause after a failure is over

@@ -117,8 +117,12 @@ func (inv *Invoker) way(ctx context.Context, method string, opts []grpc.CallOpti
 // be. Where the plan has been superseded, the way is found anew.
 func (inv *Invoker) attempt(ctx context.Context, method string, w *way, c choice, opts []grpc.CallOption) (attempt, error) {
 	if w.plan == inv.plan.Load() {
-		if a, _ := w.pick(c); a.conn != nil {
+		a, blocked := w.pick(c)
+		if a.conn != nil {
 			return a, nil
+		}
+		if blocked.refused != refusedNot {
+			return a, inv.describe(w.plan, blocked)
 		}
 	}
 	return inv.wait(ctx, method, w, &c, opts)
@@ -151,7 +155,7 @@ func within(ctx context.Context, timeout time.Duration) (context.Context, contex
 
 // send makes one attempt.
 func (a *attempt) send(ctx context.Context, method string, args, reply any, opts []grpc.CallOption) error {
-	err := a.conn.Invoke(a.plan.outgoing(ctx), method, args, reply, a.plan.callOptions(opts)...)
+	err := a.conn.Invoke(a.plan.outgoing(ctx), method, args, reply, a.options(opts)...)
 	a.finish(err)
 	return err
 }
@@ -215,7 +219,7 @@ func (a *attempt) open(ctx context.Context, desc *grpc.StreamDesc, method string
 			cancel()
 		}
 	}
-	stream, err := a.conn.NewStream(a.plan.outgoing(ctx), desc, method, slices.Concat(a.plan.options, opts, []grpc.CallOption{grpc.OnFinish(end)})...)
+	stream, err := a.conn.NewStream(a.plan.outgoing(ctx), desc, method, append(slices.Clip(a.options(opts)), grpc.OnFinish(end))...)
 	if err != nil {
 		end(err)
 		return nil, err
@@ -270,6 +274,8 @@ func (inv *Invoker) wait(ctx context.Context, method string, w *way, c *choice, 
 	patient := waitForReady(opts)
 	timer := time.NewTimer(repick)
 	defer timer.Stop()
+	var queue queue
+	defer queue.leave()
 	for {
 		changed := inv.table.changed.wait()
 		p := inv.plan.Load()
@@ -288,7 +294,11 @@ func (inv *Invoker) wait(ctx context.Context, method string, w *way, c *choice, 
 		if blocked.err != nil && errors.Is(blocked.err, ErrClosed) {
 			return a, blocked.err
 		}
-		if !patient && (!blocked.hopeful || p.waiting && inv.overdue()) {
+		if blocked.refused != refusedNot || !patient && (!blocked.hopeful || p.waiting && inv.overdue()) {
+			return a, inv.describe(p, blocked)
+		}
+		if blocked.set != nil && !queue.enter(blocked.set.limits) {
+			blocked.refused = refusedPending
 			return a, inv.describe(p, blocked)
 		}
 		select {
@@ -304,11 +314,45 @@ func (inv *Invoker) wait(ctx context.Context, method string, w *way, c *choice, 
 	}
 }
 
+// queue is where a waiting call is counted.
+type queue struct{ limits *breaker }
+
+// enter counts the call as waiting for a cluster, and no longer for another. It
+// returns false where too many wait already.
+func (q *queue) enter(limits *breaker) bool {
+	if q.limits == limits {
+		return true
+	}
+	q.leave()
+	if limits == nil || !limits.admitPending() {
+		return limits == nil
+	}
+	q.limits = limits
+	return true
+}
+
+func (q *queue) leave() {
+	if q.limits != nil {
+		q.limits.leavePending()
+		q.limits = nil
+	}
+}
+
+// count counts a call that was refused.
+func (inv *Invoker) count(r refusal) {
+	if r == refusedToShed {
+		inv.counts.dropped.Add(1)
+	} else {
+		inv.counts.overloads.Add(1)
+	}
+}
+
 // describe turns an obstacle into the error that a call returns. While the
 // mesh has not answered, the trouble with the control plane is the reason.
 func (inv *Invoker) describe(p *plan, o obstacle) *Error {
-	if o.err == nil && o.overload {
-		return o.set.overloaded(p)
+	if o.refused != refusedNot {
+		inv.count(o.refused)
+		return o.set.refusal(p, o)
 	}
 	if o.err == nil {
 		return o.set.unready(p)

@@ -38,9 +38,21 @@ type plan struct {
 type obstacle struct {
 	err      *Error       // what is known when the plan is compiled
 	set      *endpointSet // or the endpoints of which none is ready
-	overload bool         // or the cluster's limit of calls is reached
+	refused  refusal      // or the mesh's policy
+	category uint16       // refusedToShed: index into set.drops
 	hopeful  bool         // waiting may help
 }
+
+// refusal is a policy of the mesh by which a call is not sent. It is not
+// waited for, since waiting calls are load, too (gRFC A32), and not tried again.
+type refusal uint8
+
+const (
+	refusedNot      refusal = iota
+	refusedRequests         // as many attempts as there may be are in flight
+	refusedPending          // as many calls as may wait do
+	refusedToShed           // drop_overloads
+)
 
 // way is how a call goes: the route that matched, and the cluster chosen by
 // weight. All attempts of a call go the same way while its plan is in force.
@@ -81,22 +93,36 @@ func (p *plan) find(ctx context.Context, method string) (way, obstacle) {
 // attempt when it is over.
 func (w *way) pick(c choice) (attempt, obstacle) {
 	s := w.cluster.set
-	if s.state != nil && !s.state.admit() {
-		return attempt{}, obstacle{set: s, overload: true}
+	if s.limits != nil && !s.limits.admit() {
+		return attempt{}, obstacle{set: s, refused: refusedRequests}
 	}
 	for at, cell := s.pick(c); cell != nil; at, cell = s.pick(c) {
+		if s.drops != nil {
+			if i, drop := s.shed(); drop {
+				s.giveUp()
+				return attempt{}, obstacle{set: s, refused: refusedToShed, category: i}
+			}
+		}
 		if conn := cell.enter(); conn != nil {
 			a := attempt{way: *w, set: s, cell: cell, conn: conn}
 			if s.hosts != nil {
 				a.host = s.hosts[at]
+				if s.split {
+					a.answer = new(answer)
+				}
 			}
 			return a, obstacle{}
 		}
 	}
-	if s.state != nil {
-		s.state.leave()
-	}
+	s.giveUp()
 	return attempt{}, obstacle{set: s, hopeful: s.expectant()}
+}
+
+// giveUp counts a call out that was admitted and came to nothing.
+func (s *endpointSet) giveUp() {
+	if s.limits != nil {
+		s.limits.leave()
+	}
 }
 
 // route finds the first route that matches a call; nil when none does.
@@ -117,14 +143,37 @@ type attempt struct {
 	host *host // nil where the cluster has no state
 	cell *cell
 	conn *grpc.ClientConn
+
+	answer *answer // nil unless failures of local origin are told from others
 }
 
 // finish counts the attempt out, and its outcome where somebody wants to know.
 func (a *attempt) finish(err error) {
 	a.cell.leave()
-	if a.set.state != nil {
-		a.set.state.observe(a.host, err)
+	s := a.set
+	if s.limits != nil {
+		s.limits.leave()
 	}
+	if s.judged {
+		s.state.observe(a.host, a.verdict(err))
+	}
+}
+
+// verdict is what outlier detection counts.
+func (a *attempt) verdict(err error) verdict {
+	if a.answer != nil {
+		return a.answer.judge(err)
+	}
+	return verdictOf(err)
+}
+
+// options are those of one attempt: the plan's, then the caller's, which win.
+func (a *attempt) options(opts []grpc.CallOption) []grpc.CallOption {
+	opts = a.plan.callOptions(opts)
+	if a.answer != nil {
+		opts = append(slices.Clip(opts), a.answer.options()...)
+	}
+	return opts
 }
 
 // expectant says that some endpoint may become ready soon.
@@ -146,16 +195,27 @@ func (p *plan) unusable(r *plannedRoute) *Error {
 	return &Error{Stage: StageRoute, Resource: r.name, Code: r.code, Reason: r.failure, Advice: "change the VirtualService's route"}
 }
 
-// overloaded says that the cluster takes no more calls at this time.
-func (s *endpointSet) overloaded(p *plan) *Error {
-	return &Error{Stage: StageCluster, Resource: s.cluster.name, Reason: "as many calls as the mesh allows are in flight",
-		Advice: "raise connectionPool.http.http2MaxRequests in the DestinationRule, or call less", Chain: fmt.Sprintf("listener %s ok > route %s ok > cluster %s full", p.name, p.host, s.cluster.name)}
+// refusal says by which policy of the mesh the call was not sent.
+func (s *endpointSet) refusal(p *plan, o obstacle) *Error {
+	e := &Error{Stage: StageCluster, Resource: s.cluster.name, Chain: fmt.Sprintf("listener %s ok > route %s ok > cluster %s full", p.name, p.host, s.cluster.name)}
+	switch o.refused {
+	case refusedRequests:
+		e.Reason = "as many calls as the mesh allows are in flight"
+		e.Advice = "raise connectionPool.http.http2MaxRequests in the DestinationRule, or call less"
+	case refusedPending:
+		e.Reason = "as many calls as the mesh allows wait for an endpoint"
+		e.Advice = "raise connectionPool.http.http1MaxPendingRequests in the DestinationRule, or see why no endpoint is ready"
+	case refusedToShed:
+		e.Reason = fmt.Sprintf("the mesh sheds load of the category %q", s.drops[o.category].category)
+		e.Advice = "call less; the control plane's drop_overloads says how much"
+	}
+	return e
 }
 
 // unready says why none of the endpoints takes calls.
 func (s *endpointSet) unready(p *plan) *Error {
 	e := &Error{Stage: StageEndpoint, Resource: s.cluster.name, Err: ErrNotReady, Chain: fmt.Sprintf("listener %s ok > route %s ok > cluster %s ok > endpoint none", p.name, p.host, s.cluster.name)}
-	if len(s.endpoints) == 0 {
+	if s.listed == 0 {
 		e.Reason = "the mesh lists no endpoint"
 		if n := len(s.from.others); n > 0 {
 			e.Reason = fmt.Sprintf("the mesh lists %d endpoints, none of them healthy", n)
@@ -165,12 +225,17 @@ func (s *endpointSet) unready(p *plan) *Error {
 	}
 	const most = 3
 	var each []string
-	for i := range s.endpoints {
-		if c := s.slots[i].Load(); c != nil && len(each) < most {
+	for i := range s.listed {
+		if len(each) == most {
+			break
+		}
+		if s.hosts != nil && s.hosts[i].ejected.Load() {
+			each = append(each, fmt.Sprintf("%s: ejected by the mesh's outlier detection", s.endpoints[i].addr))
+		} else if c := s.slots[i].Load(); c != nil {
 			each = append(each, fmt.Sprintf("%s: %s", s.endpoints[i].addr, c.problem()))
 		}
 	}
-	e.Reason = fmt.Sprintf("none of %d endpoints is ready: %s", len(s.endpoints), strings.Join(each, "; "))
+	e.Reason = fmt.Sprintf("none of %d endpoints is ready: %s", s.listed, strings.Join(each, "; "))
 	e.Advice = "check that the provider listens on the Service's targetPort and that nothing blocks the way"
 	return e
 }

@@ -73,6 +73,7 @@ func (pl *planner) drop(p *plan) {
 		pl.sets[name] = slices.DeleteFunc(pl.sets[name], func(o *endpointSet) bool { return o == s })
 		if len(pl.sets[name]) == 0 {
 			delete(pl.sets, name)
+			pl.states[name].close()
 			delete(pl.states, name)
 		}
 		s.retire()
@@ -97,12 +98,13 @@ func (pl *planner) set(c *cluster, a *assignment) *endpointSet {
 // state returns the state of a cluster; nil where it needs none.
 func (pl *planner) state(c *cluster) *clusterState {
 	if !c.remembers() {
+		pl.states[c.name].close()
 		delete(pl.states, c.name)
 		return nil
 	}
 	st := pl.states[c.name]
 	if st == nil {
-		st = newClusterState(c.name)
+		st = newClusterState(c.name, pl.table)
 		pl.states[c.name] = st
 	}
 	st.configure(c)

@@ -141,6 +141,9 @@ func (m *Mesh) Stats() Stats {
 		Dials:                c.dials.Load(),
 		Repicks:              c.repicks.Load(),
 		Waits:                c.calls.Load(),
+		Ejections:            c.ejections.Load(),
+		Overloads:            c.overloads.Load(),
+		Dropped:              c.dropped.Load(),
 		AgeSeconds:           -1,
 	}
 	if at := c.lastAnswer.Load(); at > 0 {

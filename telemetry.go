@@ -23,6 +23,9 @@ type counters struct {
 	dials      atomic.Uint64 // connections begun to endpoints
 	repicks    atomic.Uint64 // attempts that found their endpoint gone before anything was sent
 	calls      atomic.Uint64 // calls that could not use the first pick: they waited or failed
+	ejections  atomic.Uint64 // endpoints ejected by outlier detection
+	overloads  atomic.Uint64 // calls refused because a cluster's limit was reached
+	dropped    atomic.Uint64 // calls refused because the mesh sheds load
 	lastAnswer atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
 }
 
@@ -37,5 +40,8 @@ type Stats struct {
 	Dials                uint64  // connections begun to endpoints
 	Repicks              uint64  // attempts that lost their endpoint before anything was sent, and chose another
 	Waits                uint64  // calls that found no ready endpoint at once
+	Ejections            uint64  // endpoints ejected by outlier detection
+	Overloads            uint64  // calls refused because a limit of their cluster was reached
+	Dropped              uint64  // calls refused because the mesh sheds load (drop_overloads)
 	AgeSeconds           float64 // time since the control plane last sent something; -1 is never
 }

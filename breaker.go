@@ -1,0 +1,107 @@
+package proxyless
+
+import "sync/atomic"
+
+// breaker is the circuit breakers of a cluster (Cluster.circuit_breakers of
+// Envoy, gRFC A32): counts of what is under way in this process, shared by all
+// references, and the most there may be of each. What would go over a limit is
+// refused at once, and nothing refused is tried again. A set without limits
+// has no breaker, and its calls count nothing.
+//
+// Limits apply as Envoy applies them: requests are attempts in flight, retries
+// among them; pending are calls that wait for an endpoint to become ready;
+// connections are those beyond the first to each endpoint.
+type breaker struct {
+	_        [64]byte
+	requests atomic.Int64 // attempts in flight; every call writes it
+	_        [56]byte
+	limits   atomic.Pointer[breakers] // nil is none
+
+	pending     atomic.Int64
+	retries     atomic.Int64
+	connections atomic.Int64
+
+	refused struct{ requests, pending, retries, connections atomic.Uint64 }
+}
+
+// unlimited is in force where nothing is.
+var unlimited = breakers{connections: noLimit, pending: noLimit, requests: noLimit, retries: noLimit}
+
+func (b *breaker) configure(l *breakers) {
+	if l == nil {
+		l = &unlimited
+	}
+	b.limits.Store(l)
+}
+
+// admit counts an attempt in, unless there are as many as there may be.
+func (b *breaker) admit() bool {
+	return b.requests.Add(1) <= int64(b.limits.Load().requests) || over(&b.requests, &b.refused.requests)
+}
+
+// leave counts an attempt out.
+func (b *breaker) leave() { b.requests.Add(-1) }
+
+// admitPending counts a call in that is to wait.
+func (b *breaker) admitPending() bool {
+	return b.pending.Add(1) <= int64(b.limits.Load().pending) || over(&b.pending, &b.refused.pending)
+}
+
+func (b *breaker) leavePending() { b.pending.Add(-1) }
+
+// admitConnection counts in a connection to an endpoint that has one already.
+func (b *breaker) admitConnection() bool {
+	return b.connections.Add(1) <= int64(b.limits.Load().connections) || over(&b.connections, &b.refused.connections)
+}
+
+func (b *breaker) leaveConnection() { b.connections.Add(-1) }
+
+// admitRetry counts a retry in, from when it is decided on until its attempt is
+// over. Where it returns false the call ends with what it has. A nil state
+// admits everything.
+func (st *clusterState) admitRetry() bool {
+	if st == nil {
+		return true
+	}
+	b := &st.breaker
+	return b.retries.Add(1) <= b.mostRetries() || over(&b.retries, &b.refused.retries)
+}
+
+// leaveRetry counts a retry out that was admitted.
+func (st *clusterState) leaveRetry() {
+	if st != nil {
+		st.breaker.retries.Add(-1)
+	}
+}
+
+// mostRetries is how many retries there may be now. A budget is a share of the
+// calls that are in flight or wait.
+func (b *breaker) mostRetries() int64 {
+	l := b.limits.Load()
+	if !l.hasBudget {
+		return int64(l.retries)
+	}
+	active := b.requests.Load() + b.pending.Load()
+	return max(int64(l.budgetLeast), int64(l.budget*float64(active)))
+}
+
+// over takes back what went over its limit, and counts that.
+func over(count *atomic.Int64, refused *atomic.Uint64) bool {
+	count.Add(-1)
+	refused.Add(1)
+	return false
+}
+
+// breakerStats is what a breaker counts now and has refused so far.
+type breakerStats struct {
+	Requests, Pending, Retries, Connections int64
+	Refused                                 struct{ Requests, Pending, Retries, Connections uint64 }
+}
+
+func (b *breaker) stats() (s breakerStats) {
+	s.Requests, s.Pending, s.Retries, s.Connections = b.requests.Load(), b.pending.Load(), b.retries.Load(), b.connections.Load()
+	r := &b.refused
+	s.Refused.Requests, s.Refused.Pending = r.requests.Load(), r.pending.Load()
+	s.Refused.Retries, s.Refused.Connections = r.retries.Load(), r.connections.Load()
+	return s
+}

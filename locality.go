@@ -1,0 +1,380 @@
+package proxyless
+
+import (
+	"math"
+	"math/rand/v2"
+)
+
+// Priorities and localities, as Envoy's load balancers weigh them
+// (source/extensions/load_balancing_policies/common/load_balancer_impl.cc).
+// The health of a priority is the share of its endpoints that the mesh calls
+// usable and that are not ejected, times the overprovisioning factor, 140 %
+// where none is given, and at most 100 %. It takes that share of the calls; the
+// rest goes to the next priority. So nothing goes over while 72 % are healthy,
+// and what went over comes back as gently.
+//
+// Connections count apart (gRFC A56): a priority is passed over while all its
+// endpoints refuse connections, or when none of them became ready for
+// failoverTime.
+
+// overprovisioning is ClusterLoadAssignment.Policy.overprovisioning_factor
+// where it is absent, in percent.
+const overprovisioning = 140
+
+// loads is how calls are spread over the tiers.
+type loads struct {
+	upTo  []uint32 // by tier: of a hundred calls, those below belong to it or to one before
+	panic []bool   // by tier: health does not count
+}
+
+// search looks for a tier by load. Where that has nothing ready it takes them
+// in order; a tier is passed over when all its endpoints failed, or when none
+// has become ready for failoverTime.
+func (s *endpointSet) search(c choice, dialled bool) (uint64, *cell) {
+	if l := s.loads.Load(); l != nil {
+		i := l.draw(c)
+		if l.panic[i] && len(s.tiers[i].others) > 0 {
+			if at, found := s.pickRegardless(&s.tiers[i], &dialled); found != nil {
+				return at, found
+			}
+		}
+		if i > 0 { // else its turn comes below
+			if at, found := s.pickIn(&s.tiers[i], c, dialled); found != nil {
+				return at, found
+			}
+		}
+	}
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		if at, found := s.pickIn(t, c, dialled); found != nil {
+			t.blocked.Store(0)
+			return at, found
+		}
+		if s.hopeful(t) && (i == len(s.tiers)-1 || !t.overdue()) {
+			return 0, nil
+		}
+	}
+	return 0, nil
+}
+
+// draw chooses a tier: the same for calls with the same hash, else any by its
+// share.
+func (l *loads) draw(c choice) int {
+	n := uint32(c.hash % 100)
+	if !c.hashed {
+		n = rand.Uint32N(100)
+	}
+	for i, most := range l.upTo {
+		if n < most {
+			return i
+		}
+	}
+	return 0
+}
+
+// pickIn picks within a tier, by the rule that the cluster asks for.
+func (s *endpointSet) pickIn(t *tier, c choice, dialled bool) (uint64, *cell) {
+	if t.picker != nil {
+		return t.picker.pick(s, t, c, dialled)
+	}
+	if t.count == 0 {
+		return 0, nil
+	}
+	if shares := t.shares.Load(); shares != nil {
+		return s.pickWeighted(t, *shares, dialled)
+	}
+	return s.pickEqual(t, dialled)
+}
+
+// pickRegardless lets endpoints that the mesh does not call usable have their
+// turn in panic. It returns nil where it is not theirs, or where the one whose
+// turn it is has no connection.
+func (s *endpointSet) pickRegardless(t *tier, dialled *bool) (uint64, *cell) {
+	n := rand.Uint64N(t.total)
+	if n >= uint64(len(t.others)) {
+		return 0, nil
+	}
+	at := uint64(t.others[n])
+	if c := s.usable(at); c != nil {
+		return at, c
+	}
+	*dialled = *dialled || s.wake(at)
+	return 0, nil
+}
+
+// shed says whether a call is not to be sent, lest the mesh be overloaded
+// (ClusterLoadAssignment.Policy.drop_overloads), and for which category.
+func (s *endpointSet) shed() (category uint16, drop bool) {
+	for i := range s.drops {
+		if rand.Uint32N(1_000_000) < s.drops[i].share {
+			return uint16(i), true
+		}
+	}
+	return 0, false
+}
+
+// govern takes the cluster's hosts and what its policy has to count. The
+// state is there.
+func (s *endpointSet) govern() {
+	c := s.cluster
+	unusable := len(s.from.others)
+	if s.listed < len(s.endpoints) {
+		unusable = 0 // they are hosts, too
+	}
+	s.hosts = s.state.hostsOf(s.endpoints, unusable)
+	if c.limits != nil {
+		s.limits = &s.state.breaker
+	}
+	if c.outlier != nil {
+		s.judged, s.split = true, c.outlier.split
+	}
+}
+
+// addOthers puts the endpoints that the mesh does not call usable behind the
+// others, where panic or session affinity may choose them.
+func (s *endpointSet) addOthers() {
+	if len(s.from.others) == 0 || s.cluster.panic == 0 && s.cluster.override == 0 {
+		return
+	}
+	all := make([]endpoint, 0, s.listed+len(s.from.others))
+	all = append(all, s.from.endpoints...)
+	for i := range s.from.others {
+		all = append(all, s.from.others[i].endpoint)
+	}
+	s.endpoints = all
+}
+
+// buildTiers groups the localities, which are sorted by priority. The round
+// goes on where that of prev stood; a first one starts anywhere, lest many
+// consumers start at the same endpoint.
+func (s *endpointSet) buildTiers(prev *endpointSet) {
+	localities := s.from.localities
+	s.tiers = make([]tier, 0, len(localities)) // never grown: tiers have atomics
+	for from := 0; from < len(localities); {
+		to := from + 1
+		for to < len(localities) && localities[to].priority == localities[from].priority {
+			to++
+		}
+		s.addTier(from, to)
+		from = to
+	}
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		start := uint64(rand.Uint32())
+		var before *tier
+		if prev != nil && i < len(prev.tiers) {
+			before = &prev.tiers[i]
+			start = before.next.Load()
+		}
+		t.next.Store(start)
+		if t.count > 0 {
+			t.picker = newPicker(s, t, before)
+		}
+	}
+}
+
+// addTier adds the endpoints of one priority, which are those of
+// localities[from:to]. A priority of which none is usable is passed over,
+// unless panic may choose it.
+func (s *endpointSet) addTier(from, to int) {
+	localities := s.from.localities[from:to]
+	t := tier{first: uint64(localities[0].first)}
+	for _, l := range localities {
+		t.count += uint64(l.count)
+		t.total += uint64(l.count + l.others)
+	}
+	if s.cluster.panic > 0 && t.total > t.count {
+		for i := range s.from.others {
+			if l := int(s.from.others[i].locality); from <= l && l < to {
+				t.others = append(t.others, uint32(s.listed+i))
+			}
+		}
+	}
+	if t.count == 0 && len(t.others) == 0 {
+		return
+	}
+	s.tiers = append(s.tiers, tier{first: t.first, count: t.count, total: t.total, others: t.others, localities: localities})
+	s.tiers[len(s.tiers)-1].share(s.shares(localities))
+}
+
+// share puts shares in force; nil says that all are equal.
+func (t *tier) share(shares []uint16) {
+	if shares == nil {
+		t.shares.Store(nil)
+	} else {
+		t.shares.Store(&shares)
+	}
+}
+
+// weigh settles which tiers take how much, by their health. It runs when a set
+// is made and when a host of its state is ejected or comes back, in which case
+// the state's mu is held.
+func (s *endpointSet) weigh() {
+	if s.cluster.weighted && s.hosts != nil && s.cluster.balance.slow.window == 0 {
+		for i := range s.tiers {
+			s.tiers[i].share(s.shares(s.tiers[i].localities))
+		}
+	}
+	l := s.spread()
+	s.loads.Store(l)
+	var even *tier
+	if l == nil && len(s.tiers) > 0 && s.cluster.balance.simple() && s.tiers[0].simple() && s.tiers[0].first == 0 {
+		even = &s.tiers[0]
+	}
+	s.even.Store(even)
+}
+
+// simple says that nothing but turns counts, now and later.
+func (b *balancing) simple() bool { return b.policy == lbRoundRobin && b.slow.window == 0 }
+
+// simple says that nothing but turns counts.
+func (t *tier) simple() bool { return t.picker == nil && t.shares.Load() == nil }
+
+// spread computes the loads; nil where the first tier takes all.
+func (s *endpointSet) spread() *loads {
+	n := len(s.tiers)
+	if n == 0 {
+		return nil
+	}
+	healthy, available := make([]uint64, n), make([]uint64, n)
+	sum := uint64(0)
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		healthy[i] = s.healthy(t)
+		available[i] = min(100, s.from.factor()*healthy[i]/max(1, t.total))
+		sum += available[i]
+	}
+	l := &loads{upTo: make([]uint32, n), panic: make([]bool, n)}
+	sum = min(100, sum)
+	all := true
+	for i := range s.tiers {
+		l.panic[i] = sum < 100 && healthy[i]*100 < uint64(s.cluster.panic)*s.tiers[i].total
+		all = all && l.panic[i]
+	}
+	share := available // of a hundred calls
+	if all {
+		sum = 0
+		for i := range s.tiers {
+			share[i] = s.tiers[i].total
+			sum += share[i]
+		}
+	}
+	l.distribute(share, sum)
+	s.panicIn(l)
+	if l.upTo[0] == 100 && !(l.panic[0] && len(s.tiers[0].others) > 0) {
+		return nil
+	}
+	return l
+}
+
+// distribute gives each tier share of sum, as long as there are calls left, and
+// what rounding leaves to the first tier that has any.
+func (l *loads) distribute(share []uint64, sum uint64) {
+	left, first := uint64(100), 0
+	for i := len(share) - 1; i >= 0; i-- {
+		if share[i] > 0 {
+			first = i
+		}
+	}
+	each := make([]uint64, len(share))
+	for i := range share {
+		each[i] = min(left, share[i]*100/max(1, sum))
+		left -= each[i]
+	}
+	each[first] += left
+	upTo := uint32(0)
+	for i := range each {
+		upTo += uint32(each[i])
+		l.upTo[i] = upTo
+	}
+}
+
+// panicIn lets ejected hosts of tiers in panic have calls.
+func (s *endpointSet) panicIn(l *loads) {
+	for i := range s.tiers {
+		s.eachHost(&s.tiers[i], func(h *host) { h.ejected.Store(h.out.Load() && !l.panic[i]) })
+	}
+}
+
+// healthy counts the endpoints of a tier that are usable and not ejected.
+func (s *endpointSet) healthy(t *tier) uint64 {
+	n := t.count
+	if s.hosts != nil {
+		for _, h := range s.hosts[t.first : t.first+t.count] {
+			if h.out.Load() {
+				n--
+			}
+		}
+	}
+	return n
+}
+
+func (s *endpointSet) eachHost(t *tier, do func(*host)) {
+	if s.hosts == nil {
+		return
+	}
+	for _, h := range s.hosts[t.first : t.first+t.count] {
+		do(h)
+	}
+	for _, at := range t.others {
+		do(s.hosts[at])
+	}
+}
+
+// factor is the overprovisioning factor in percent.
+func (a *assignment) factor() uint64 {
+	if a.overprovided == 0 {
+		return overprovisioning
+	}
+	return uint64(a.overprovided)
+}
+
+// shares scales the endpoints' weights within their localities, and those of
+// the localities among one another (gRFC A27), so that the largest is 65535.
+// It returns nil when all are equal.
+func (s *endpointSet) shares(localities []locality) []uint16 {
+	least, most := math.Inf(1), 0.0
+	for i := range localities {
+		l := &localities[i]
+		scale := s.scale(l)
+		for j := range s.endpoints[l.first : l.first+l.count] {
+			w := float64(s.endpoints[l.first+j].weight) * scale
+			least, most = min(least, w), max(most, w)
+		}
+	}
+	if most-least <= most*1e-6 {
+		return nil
+	}
+	var scaled []uint16
+	for i := range localities {
+		l := &localities[i]
+		scale := s.scale(l) / most * 65535
+		for _, e := range s.endpoints[l.first : l.first+l.count] {
+			scaled = append(scaled, uint16(max(1, float64(e.weight)*scale+0.5)))
+		}
+	}
+	return scaled
+}
+
+// scale is what an endpoint's weight counts in the locality, relative to the
+// other localities; 1 where the locality's weight is just the sum of its
+// endpoints', as istiod sends it. Where localities are weighted by Envoy's
+// locality_weighted_lb_config, a locality that lost endpoints counts less.
+func (s *endpointSet) scale(l *locality) float64 {
+	sum, healthy := uint64(0), uint64(0)
+	for i := l.first; i < l.first+l.count; i++ {
+		if s.hosts != nil && s.hosts[i].out.Load() {
+			continue
+		}
+		sum += uint64(s.endpoints[i].weight)
+		healthy++
+	}
+	if l.weight == 0 || sum == 0 {
+		return 1
+	}
+	scale := float64(l.weight) / float64(sum)
+	if s.cluster.weighted {
+		scale *= min(1, float64(s.from.factor()*healthy)/float64(100*(l.count+l.others)))
+	}
+	return scale
+}
