@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -24,6 +25,7 @@ type endpointSet struct {
 	endpoints []endpoint // the assignment's; behind them the others, where some rule may choose them
 	listed    int        // endpoints[:listed] are those that the mesh calls usable
 	tiers     []tier
+	balance   balancing // how endpoints are chosen
 	table     *connTable
 	state     *clusterState // nil where the cluster has no policy that remembers
 	hosts     []*host       // parallel to endpoints; nil where state is
@@ -34,6 +36,7 @@ type endpointSet struct {
 
 	// Atomics, read by every pick and written when the health of a tier changes.
 	even  atomic.Pointer[tier]  // the first tier while it takes all calls and nothing but turns counts: the usual case
+	two   atomic.Pointer[tier]  // the first tier while it takes all calls and nothing but the calls in flight of two endpoints counts
 	loads atomic.Pointer[loads] // nil while the first tier takes all calls
 
 	slots []atomic.Pointer[cell] // parallel to endpoints; written under table.mu
@@ -80,6 +83,7 @@ type picker interface {
 type choice struct {
 	hash   uint64 // by the route's hash policies; counts where hashed
 	hashed bool
+	again  uint32       // how many endpoints of earlier attempts this pick met already
 	extra  *choiceExtra // nil for most calls
 }
 
@@ -97,6 +101,9 @@ func (s *endpointSet) pick(c choice) (uint64, *cell) {
 	if c.extra != nil {
 		return s.pickAvoiding(c)
 	}
+	if t := s.two.Load(); t != nil {
+		return s.pickOfTwo(t, c)
+	}
 	t := s.even.Load()
 	if t == nil {
 		return s.search(c, false)
@@ -106,6 +113,21 @@ func (s *endpointSet) pick(c choice) (uint64, *cell) {
 		return at, c
 	}
 	return s.search(c, s.wake(at))
+}
+
+// pickOfTwo takes the one of two endpoints that has fewer calls in flight. They
+// are drawn with replacement (gRFC A48).
+func (s *endpointSet) pickOfTwo(t *tier, c choice) (uint64, *cell) {
+	r := rand.Uint64()
+	at, other := r>>32*t.count>>32, r&math.MaxUint32*t.count>>32
+	x, y := s.usable(at), s.usable(other)
+	if x == nil || y == nil {
+		return s.search(c, false)
+	}
+	if y.inflight.Load() < x.inflight.Load() {
+		return other, y
+	}
+	return at, x
 }
 
 // usable returns the cell of an endpoint that calls may be sent to now; nil
@@ -121,13 +143,11 @@ func (s *endpointSet) usable(at uint64) *cell {
 // pickAvoiding picks again while it meets an endpoint of an earlier attempt.
 func (s *endpointSet) pickAvoiding(c choice) (uint64, *cell) {
 	x := c.extra
-	c.extra = nil
-	for n := 0; ; n++ {
+	for c.extra = nil; ; c.again++ {
 		at, found := s.pick(c)
-		if found == nil || n >= x.reselect || !slices.Contains(x.tried, s.endpoints[at].addr) {
+		if found == nil || int(c.again) >= x.reselect || !slices.Contains(x.tried, s.endpoints[at].addr) {
 			return at, found
 		}
-		c.hashed = false // the same hash would lead to the same endpoint
 	}
 }
 
@@ -234,7 +254,7 @@ func (s *endpointSet) key(addr netip.AddrPort) connKey {
 // newEndpointSet prepares an assignment for picking. Endpoints that prev holds
 // too keep their cells. state may be nil.
 func newEndpointSet(table *connTable, c *cluster, a *assignment, state *clusterState, prev *endpointSet) *endpointSet {
-	s := &endpointSet{cluster: c, from: a, endpoints: a.endpoints, listed: len(a.endpoints), drops: a.drops, table: table, state: state}
+	s := &endpointSet{cluster: c, from: a, balance: c.balance, endpoints: a.endpoints, listed: len(a.endpoints), drops: a.drops, table: table, state: state}
 	s.addOthers()
 	s.slots = make([]atomic.Pointer[cell], len(s.endpoints))
 	if state != nil {

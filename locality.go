@@ -1,8 +1,8 @@
 package proxyless
 
 import (
-	"math"
 	"math/rand/v2"
+	"slices"
 )
 
 // Priorities and localities, as Envoy's load balancers weigh them
@@ -47,7 +47,9 @@ func (s *endpointSet) search(c choice, dialled bool) (uint64, *cell) {
 	for i := range s.tiers {
 		t := &s.tiers[i]
 		if at, found := s.pickIn(t, c, dialled); found != nil {
-			t.blocked.Store(0)
+			if t.blocked.Load() != 0 { // a store would take the line from other processors
+				t.blocked.Store(0)
+			}
 			return at, found
 		}
 		if s.hopeful(t) && (i == len(s.tiers)-1 || !t.overdue()) {
@@ -194,7 +196,8 @@ func (s *endpointSet) addTier(from, to int) {
 		return
 	}
 	s.tiers = append(s.tiers, tier{first: t.first, count: t.count, total: t.total, others: t.others, localities: localities})
-	s.tiers[len(s.tiers)-1].share(s.shares(localities))
+	added := &s.tiers[len(s.tiers)-1]
+	added.share(s.shares(added))
 }
 
 // share puts shares in force; nil says that all are equal.
@@ -210,22 +213,29 @@ func (t *tier) share(shares []uint16) {
 // is made and when a host of its state is ejected or comes back, in which case
 // the state's mu is held.
 func (s *endpointSet) weigh() {
-	if s.cluster.weighted && s.hosts != nil && s.cluster.balance.slow.window == 0 {
+	if s.cluster.weighted && s.hosts != nil && s.balance.slow.window == 0 {
 		for i := range s.tiers {
-			s.tiers[i].share(s.shares(s.tiers[i].localities))
+			t := &s.tiers[i]
+			t.share(s.shares(t))
+			if p, ok := t.picker.(*leastRequest); ok {
+				p.spread.Store(newSpread(s, t, nil))
+			}
 		}
 	}
 	l := s.spread()
 	s.loads.Store(l)
-	var even *tier
-	if l == nil && len(s.tiers) > 0 && s.cluster.balance.simple() && s.tiers[0].simple() && s.tiers[0].first == 0 {
-		even = &s.tiers[0]
+	var even, two *tier
+	if l == nil && len(s.tiers) > 0 && s.balance.slow.window == 0 && s.tiers[0].first == 0 {
+		t := &s.tiers[0]
+		if p, ok := t.picker.(*leastRequest); ok && p.ofTwo() {
+			two = t
+		} else if s.balance.policy == lbRoundRobin && t.simple() {
+			even = t
+		}
 	}
+	s.two.Store(two)
 	s.even.Store(even)
 }
-
-// simple says that nothing but turns counts, now and later.
-func (b *balancing) simple() bool { return b.policy == lbRoundRobin && b.slow.window == 0 }
 
 // simple says that nothing but turns counts.
 func (t *tier) simple() bool { return t.picker == nil && t.shares.Load() == nil }
@@ -332,28 +342,61 @@ func (a *assignment) factor() uint64 {
 // shares scales the endpoints' weights within their localities, and those of
 // the localities among one another (gRFC A27), so that the largest is 65535.
 // It returns nil when all are equal.
-func (s *endpointSet) shares(localities []locality) []uint16 {
-	least, most := math.Inf(1), 0.0
-	for i := range localities {
-		l := &localities[i]
-		scale := s.scale(l)
-		for j := range s.endpoints[l.first : l.first+l.count] {
-			w := float64(s.endpoints[l.first+j].weight) * scale
-			least, most = min(least, w), max(most, w)
-		}
-	}
-	if most-least <= most*1e-6 {
+func (s *endpointSet) shares(t *tier) []uint16 {
+	if t.count == 0 {
 		return nil
 	}
-	var scaled []uint16
-	for i := range localities {
-		l := &localities[i]
-		scale := s.scale(l) / most * 65535
-		for _, e := range s.endpoints[l.first : l.first+l.count] {
-			scaled = append(scaled, uint16(max(1, float64(e.weight)*scale+0.5)))
-		}
+	return shares(s.weights(t))
+}
+
+func shares(weights []float64) []uint16 {
+	if even(weights) {
+		return nil
+	}
+	most := slices.Max(weights)
+	scaled := make([]uint16, len(weights))
+	for i, w := range weights {
+		scaled[i] = uint16(max(1, w/most*65535+0.5))
 	}
 	return scaled
+}
+
+// weights returns the weights of a tier's endpoints: within their localities,
+// and of the localities among one another (gRFC A27).
+func (s *endpointSet) weights(t *tier) []float64 {
+	weights := make([]float64, t.count)
+	for i := range t.localities {
+		l := &t.localities[i]
+		scale := s.scale(l)
+		for j := l.first; j < l.first+l.count; j++ {
+			weights[uint64(j)-t.first] = float64(s.endpoints[j].weight) * scale
+		}
+	}
+	return weights
+}
+
+// unequal says that the localities of a tier have weights of their own, which
+// their endpoints' do not add up to.
+func (s *endpointSet) unequal(t *tier) bool {
+	if len(t.localities) < 2 {
+		return false
+	}
+	scales := make([]float64, 0, len(t.localities))
+	for i := range t.localities {
+		if t.localities[i].count > 0 {
+			scales = append(scales, s.scale(&t.localities[i]))
+		}
+	}
+	return !even(scales)
+}
+
+// even says that all weights are the same.
+func even(weights []float64) bool {
+	least, most := weights[0], weights[0]
+	for _, w := range weights {
+		least, most = min(least, w), max(most, w)
+	}
+	return most-least <= most*1e-6
 }
 
 // scale is what an endpoint's weight counts in the locality, relative to the
