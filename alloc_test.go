@@ -50,6 +50,22 @@ func TestPickAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestProtectionAllocatesNothing goes from the plan to a connection and back
+// with outlier detection and limits in force.
+func TestProtectionAllocatesNothing(t *testing.T) {
+	skipUnderRace(t)
+	m := newHandFed()
+	m.feed(fedService(3))
+	for name, change := range protections {
+		connectAll(m.recluster(change))
+		var failed bool
+		allocs := leastAllocs(1000, func() { failed = failed || !m.attemptOnce() })
+		if failed || allocs != 0 {
+			t.Errorf("%s: failed %v, %v allocations", name, failed, allocs)
+		}
+	}
+}
+
 func TestRouteAllocatesForHeadersOnly(t *testing.T) {
 	skipUnderRace(t)
 	m := newHandFed()

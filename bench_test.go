@@ -3,8 +3,10 @@ package proxyless
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -156,6 +158,54 @@ func heapInUse() uint64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// BenchmarkAttempt goes from the plan to a connection and back, without and
+// with what protects providers.
+func BenchmarkAttempt(b *testing.B) {
+	m := newHandFed()
+	m.feed(fedService(10))
+	for _, name := range slices.Sorted(maps.Keys(protections)) {
+		connectAll(m.recluster(protections[name]))
+		b.Run(name+"/serial", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if !m.attemptOnce() {
+					b.Fatal("nothing was picked")
+				}
+			}
+		})
+		b.Run(name+"/parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					m.attemptOnce()
+				}
+			})
+		})
+	}
+}
+
+// protections are what a cluster may ask for to protect its endpoints.
+var protections = map[string]func(*cluster){
+	"none":    func(*cluster) {},
+	"outlier": func(c *cluster) { c.outlier = outlierDefaults(nil) },
+	"outlier-rates": func(c *cluster) {
+		c.outlier = outlierDefaults(func(d *outlierDetection) { d.enforceSuccessRate = 100 })
+	},
+	"limits":         func(c *cluster) { c.limits = &breakers{requests: 1 << 20, pending: 1, retries: 1, connections: 1} },
+	"outlier+limits": func(c *cluster) { c.outlier, c.limits = outlierDefaults(nil), &breakers{requests: 1 << 20, pending: 1} },
+}
+
+// attemptOnce goes from the plan to a connection and counts the attempt out.
+func (f *handFed) attemptOnce() bool {
+	w, _ := f.inv.plan.Load().find(context.Background(), wireMethod)
+	a, _ := w.pick(choice{})
+	if a.conn == nil {
+		return false
+	}
+	a.finish(nil)
+	return true
 }
 
 // BenchmarkInvoke sends a unary call through memory and back: through an
