@@ -1,10 +1,22 @@
 package meshtest
 
+import "strings"
+
 // SetService adds a Service or replaces it, and pushes what changed to the
 // clients that watch it.
 func (c *ControlPlane) SetService(s Service) {
 	s = s.clone()
 	c.update(func(w *world) { w.set(s) })
+}
+
+// SetServices adds or replaces many Services in one change, so that clients are
+// pushed to once.
+func (c *ControlPlane) SetServices(list ...Service) {
+	c.update(func(w *world) {
+		for _, s := range list {
+			w.set(s.clone())
+		}
+	})
 }
 
 // SetEndpoints replaces the endpoints of a Service; only its assignments are
@@ -47,27 +59,34 @@ func (c *ControlPlane) HideResource(typeURL, name string) {
 
 // RemoveResource takes back SetResource and HideResource.
 func (c *ControlPlane) RemoveResource(typeURL, name string) {
-	c.update(func(w *world) { w.setOverride(resourceKey{typeURL, name}, nil) })
+	c.update(func(w *world) {
+		w.setOverride(resourceKey{typeURL, name}, nil)
+		if addr, ok := strings.CutPrefix(name, inboundPrefix); ok && typeURL == ListenerType {
+			w.setInbound(addr, nil)
+		}
+	})
 }
 
-// Inbound is the policy of a server's own listener. Its zero value is plain text
-// without authorization.
-type Inbound struct {
-	TLS     bool         // mutual TLS, as under a STRICT PeerAuthentication
-	Filters []HTTPFilter // before the router; see RBACFilter
-}
-
-// SetInbound serves the inbound listener of addr, an ip:port. Without it a
-// server is given none, as one is that no Service selects.
+// SetInbound sets the policy of the server at addr, an ip:port. In the lean view
+// it is given an inbound listener of that address; without SetInbound there is
+// none, as for one that no Service selects. In the full view the policy is that
+// of the port's filter chains in the virtualInbound of a node with that address,
+// of every node where the ip is 0.0.0.0 or [::]; without SetInbound a port that a
+// Service has there is Permissive.
 func (c *ControlPlane) SetInbound(addr string, in Inbound) {
-	chain := FilterChain{Name: "inbound-plaintext", TLS: in.TLS}
-	if in.TLS {
-		chain.Name = "inbound-mtls"
-	}
-	chain.Filters = append(append(chain.Filters, in.Filters...), RouterFilter())
-	name := inboundName(addr)
-	l := Listener{Name: name, Address: addr, Inbound: []FilterChain{chain}}
-	c.SetResource(ListenerType, name, l.Marshal())
+	in.Filters = append([]HTTPFilter(nil), in.Filters...)
+	c.update(func(w *world) { w.setInbound(addr, &in) })
+}
+
+// RemoveInbound takes back SetInbound.
+func (c *ControlPlane) RemoveInbound(addr string) {
+	c.update(func(w *world) { w.setInbound(addr, nil) })
+}
+
+// SetEgress says what clients in the full view do with calls to what is no
+// Service; in the beginning that is AllowAny.
+func (c *ControlPlane) SetEgress(e Egress) {
+	c.update(func(w *world) { w.setEgress(e) })
 }
 
 // Disconnect ends every stream with Unavailable. The control plane goes on to
@@ -122,7 +141,8 @@ func (c *ControlPlane) setMuted(typeURLs []string, muted bool) {
 }
 
 // Inject sends bytes as one response on every open stream, whatever they are;
-// see DiscoveryResponse. What the client answers is recorded and else ignored,
+// see DiscoveryResponse, and DeltaDiscoveryResponse for streams of the delta
+// protocol. What the client answers is recorded and else ignored,
 // since its nonce is none of the control plane's.
 func (c *ControlPlane) Inject(response []byte) {
 	c.mu.Lock()

@@ -49,8 +49,12 @@ func fields(message []byte, visit func(num protowire.Number, v uint64, b []byte)
 	return nil
 }
 
-// decodeRequest reads an envoy.service.discovery.v3.DiscoveryRequest.
-func decodeRequest(message []byte) (Request, error) {
+// decodeRequest reads an envoy.service.discovery.v3.DiscoveryRequest, or a
+// DeltaDiscoveryRequest.
+func decodeRequest(message []byte, delta bool) (Request, error) {
+	if delta {
+		return decodeDelta(message)
+	}
 	var r Request
 	err := fields(message, func(num protowire.Number, _ uint64, b []byte) error {
 		switch num {
@@ -75,6 +79,54 @@ func decodeRequest(message []byte) (Request, error) {
 		return Request{}, fmt.Errorf("discovery request: %w", err)
 	}
 	return r, nil
+}
+
+func decodeDelta(message []byte) (Request, error) {
+	r := Request{Delta: true}
+	err := fields(message, func(num protowire.Number, _ uint64, b []byte) error {
+		switch num {
+		case 1:
+			r.HasNode = true
+			return decodeNode(b, &r)
+		case 2:
+			r.TypeURL = string(b)
+		case 3:
+			r.Names = append(r.Names, string(b))
+		case 4:
+			r.Unsubscribed = append(r.Unsubscribed, string(b))
+		case 5:
+			return decodeHeld(b, &r)
+		case 6:
+			r.Nonce = string(b)
+		case 7:
+			r.NACK = true
+			return decodeStatus(b, &r)
+		}
+		return nil
+	})
+	if err != nil {
+		return Request{}, fmt.Errorf("delta discovery request: %w", err)
+	}
+	return r, nil
+}
+
+// decodeHeld reads an entry of initial_resource_versions.
+func decodeHeld(message []byte, r *Request) error {
+	var name, version string
+	err := fields(message, func(num protowire.Number, _ uint64, b []byte) error {
+		switch num {
+		case 1:
+			name = string(b)
+		case 2:
+			version = string(b)
+		}
+		return nil
+	})
+	if r.Held == nil {
+		r.Held = make(map[string]string)
+	}
+	r.Held[name] = version
+	return err
 }
 
 // decodeNode reads an envoy.config.core.v3.Node.

@@ -99,5 +99,18 @@ func appendTextStruct(b []byte, filter, key, value string) []byte {
 	return appendMessage(b, 1, entry)
 }
 
+// appendField writes one field of a google.protobuf.Struct; value is a
+// google.protobuf.Value.
+func appendField(b []byte, key string, value []byte) []byte {
+	return appendMessage(b, 1, appendMessage(appendString(nil, 1, key), 2, value))
+}
+
+// sidecarSource is adsSource as istiod writes it to a sidecar.
+func sidecarSource() []byte {
+	b := appendMessage(nil, 3, nil)
+	b = appendDuration(b, 4, 0)
+	return appendVarint(b, 6, v3)
+}
+
 // adsSource is a ConfigSource that says: over this very stream.
 func adsSource() []byte { return appendMessage(nil, 3, nil) }

@@ -38,6 +38,7 @@ type LbEndpoint struct {
 	Health   Health
 	TLSMode  string // metadata envoy.transport_socket_match tlsMode; empty leaves it out
 	Workload string // metadata istio workload; empty leaves it out
+	Hostname string // empty leaves it out
 	Raw      []byte // appended as it is
 }
 
@@ -67,7 +68,8 @@ func (l Locality) marshal() []byte {
 }
 
 func (e LbEndpoint) marshal() []byte {
-	b := appendMessage(nil, 1, appendMessage(nil, 1, address(e.Address, e.Port)))
+	place := appendMessage(nil, 1, address(e.Address, e.Port))
+	b := appendMessage(nil, 1, appendString(place, 3, e.Hostname))
 	b = appendVarint(b, 2, uint64(e.Health))
 	if metadata := e.metadata(); metadata != nil {
 		b = appendMessage(b, 3, metadata)

@@ -148,7 +148,11 @@ func socketAddress(hostPort string) []byte {
 }
 
 func address(host string, port uint32) []byte {
+	return appendMessage(nil, 1, plainAddress(host, port))
+}
+
+// plainAddress is an envoy.config.core.v3.SocketAddress.
+func plainAddress(host string, port uint32) []byte {
 	b := appendString(nil, 2, host)
-	b = protowire.AppendVarint(protowire.AppendTag(b, 3, protowire.VarintType), uint64(port))
-	return appendMessage(nil, 1, b)
+	return protowire.AppendVarint(protowire.AppendTag(b, 3, protowire.VarintType), uint64(port))
 }

@@ -236,7 +236,6 @@ func TestNodes(t *testing.T) {
 		{"no node", "missing node information", nil},
 		{"no id", "missing node information", nodeMessage("")},
 		{"short id", "missing parts", nodeMessage("a~b", "GENERATOR", "grpc")},
-		{"full view", "GENERATOR", nodeMessage(nodeID)},
 		{"broken", "truncated", []byte{0x0a, 0xff}},
 	} {
 		t.Run(test.title, func(t *testing.T) {

@@ -18,6 +18,11 @@ func FuzzDecodeRequest(f *testing.F) {
 	q = appendString(q, 4, ListenerType)
 	q = appendMessage(q, 6, appendString(appendVarint(nil, 1, 3), 2, "no"))
 	f.Add(q)
+	d := appendMessage(nil, 1, node)
+	d = appendStrings(appendString(d, 2, ListenerType), 3, []string{"*"})
+	d = appendStrings(d, 4, []string{"*"})
+	d = appendMessage(d, 5, appendString(appendString(nil, 1, "a"), 2, "1"))
+	f.Add(appendString(d, 6, "n"))
 	f.Add([]byte{})
 	f.Add([]byte{0x12, 0xff})
 	deep := []byte{}
@@ -26,9 +31,11 @@ func FuzzDecodeRequest(f *testing.F) {
 	}
 	f.Add(appendMessage(nil, 2, appendMessage(nil, 3, appendMessage(nil, 1, appendMessage(nil, 2, deep)))))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q, err := decodeRequest(b)
-		if err != nil && !reflect.DeepEqual(q, Request{}) {
-			t.Fatalf("error %v and request %+v", err, q)
+		for _, delta := range []bool{false, true} {
+			q, err := decodeRequest(b, delta)
+			if err != nil && !reflect.DeepEqual(q, Request{}) {
+				t.Fatalf("error %v and request %+v", err, q)
+			}
 		}
 	})
 }

@@ -1,8 +1,8 @@
 package meshtest
 
 import (
-	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,11 +15,12 @@ const inboundPrefix = "xds.istio.io/grpc/lds/inbound/"
 // node is what matters of a client's node message.
 type node struct {
 	namespace string
-	domain    string // <namespace>.svc.cluster.local
+	domain    string   // <namespace>.svc.cluster.local
+	lean      bool     // GENERATOR=grpc: what a proxyless client is given
+	ips       []string // its own addresses
 }
 
-// newNode refuses what istiod refuses, and what it would answer in another way
-// than this control plane can.
+// newNode refuses what istiod refuses.
 func newNode(q Request) (node, error) {
 	if q.NodeID == "" {
 		return node{}, status.Error(codes.InvalidArgument, "missing node information")
@@ -28,14 +29,16 @@ func newNode(q Request) (node, error) {
 	if len(parts) != 4 {
 		return node{}, status.Errorf(codes.InvalidArgument, "missing parts in the service node %q", q.NodeID)
 	}
-	if g := q.Metadata["GENERATOR"]; g != "grpc" {
-		return node{}, status.Errorf(codes.InvalidArgument,
-			"node metadata GENERATOR is %v: meshtest serves what istiod gives to GENERATOR=grpc only", g)
-	}
-	n := node{domain: parts[3]}
+	n := node{domain: parts[3], lean: q.Metadata["GENERATOR"] == "grpc"}
 	n.namespace, _ = q.Metadata["NAMESPACE"].(string)
 	if n.namespace == "" {
 		n.namespace, _, _ = strings.Cut(n.domain, ".")
+	}
+	list, _ := q.Metadata["INSTANCE_IPS"].(string)
+	for _, ip := range append(strings.Split(list, ","), parts[1]) {
+		if net.ParseIP(ip) != nil && !slices.Contains(n.ips, ip) {
+			n.ips = append(n.ips, ip)
+		}
 	}
 	return n, nil
 }
@@ -97,9 +100,16 @@ func want(filter map[string]wanted, host, name, port string) {
 	filter[host] = w
 }
 
-// listeners adds those that the names ask for, all of them where there is no
-// name.
-func (w *world) listeners(n node, asked []string, found map[string][]byte) {
+// leanListeners adds those that the names ask for, all outbound ones where there
+// is no name.
+func (w *world) leanListeners(n node, asked []string, found map[string][]byte) {
+	for _, name := range asked {
+		if addr, ok := strings.CutPrefix(name, inboundPrefix); ok {
+			if in, known := w.inbound[addr]; known {
+				found[name] = in.listener(addr).Marshal()
+			}
+		}
+	}
 	filter := listenerFilter(n, asked)
 	for fqdn, service := range w.services {
 		match, ok := filter[fqdn]
@@ -122,4 +132,12 @@ func (w *world) listeners(n node, asked []string, found map[string][]byte) {
 }
 
 // inboundName is how a server asks for the listener of its own address.
-func inboundName(addr string) string { return fmt.Sprint(inboundPrefix, addr) }
+func inboundName(addr string) string { return inboundPrefix + addr }
+
+// leanName says that a listener is one of the lean view: host:port, or that of a
+// server.
+func leanName(name string) bool {
+	_, port, err := net.SplitHostPort(name)
+	_, bad := strconv.ParseUint(port, 10, 16)
+	return err == nil && bad == nil
+}

@@ -13,6 +13,7 @@ type Option func(*options)
 type options struct {
 	address  string
 	inMemory bool
+	noDelta  bool
 	tls      *tls.Config
 	auth     func(metadata.MD) error
 	server   []grpc.ServerOption
@@ -33,6 +34,12 @@ func WithTLS(config *tls.Config) Option {
 // that it works in a testing/synctest bubble. Clients then need DialOptions.
 func InMemory() Option {
 	return func(o *options) { o.inMemory = true }
+}
+
+// WithoutDelta makes the control plane one that speaks the state of the world
+// protocol only: DeltaAggregatedResources fails with Unimplemented.
+func WithoutDelta() Option {
+	return func(o *options) { o.noDelta = true }
 }
 
 // WithAuth calls judge with the metadata of every new stream, before its first

@@ -12,16 +12,20 @@ import (
 // run for weeks; the oldest are forgotten first.
 const recordLimit = 1 << 14
 
-// Request is one DiscoveryRequest as it arrived.
+// Request is one DiscoveryRequest or DeltaDiscoveryRequest as it arrived.
 type Request struct {
 	Seq    int         // 1 for the first request that this control plane received
 	Stream int         // 1 for the first stream
 	Header metadata.MD // of the stream
 
 	TypeURL string
-	Version string // of the last response that the client accepted
-	Nonce   string // of the response that this answers; empty where it answers none
-	Names   []string
+	Version string   // of the last response that the client accepted; not in the delta protocol
+	Nonce   string   // of the response that this answers; empty where it answers none
+	Names   []string // in the delta protocol those that are subscribed to
+
+	Delta        bool
+	Unsubscribed []string          // delta only
+	Held         map[string]string // delta only: initial_resource_versions
 
 	NACK        bool // error_detail is present
 	ErrorCode   codes.Code

@@ -91,17 +91,23 @@ func (c *ControlPlane) newServer() *grpc.Server {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(c.opts.tls)))
 	}
 	server := grpc.NewServer(append(opts, c.opts.server...)...)
+	streams := []grpc.StreamDesc{c.streamDesc("StreamAggregatedResources", false)}
+	if !c.opts.noDelta {
+		streams = append(streams, c.streamDesc("DeltaAggregatedResources", true))
+	}
 	server.RegisterService(&grpc.ServiceDesc{
-		ServiceName: serviceName,
-		HandlerType: (*any)(nil),
-		Streams: []grpc.StreamDesc{{
-			StreamName:    "StreamAggregatedResources",
-			Handler:       func(_ any, ss grpc.ServerStream) error { return c.serve(ss) },
-			ServerStreams: true,
-			ClientStreams: true,
-		}},
+		ServiceName: serviceName, HandlerType: (*any)(nil), Streams: streams,
 	}, nil)
 	return server
+}
+
+func (c *ControlPlane) streamDesc(name string, delta bool) grpc.StreamDesc {
+	return grpc.StreamDesc{
+		StreamName:    name,
+		Handler:       func(_ any, ss grpc.ServerStream) error { return c.serve(ss, delta) },
+		ServerStreams: true,
+		ClientStreams: true,
+	}
 }
 
 // rawCodec passes messages through as bytes: they are encoded and decoded by

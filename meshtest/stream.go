@@ -22,6 +22,7 @@ type stream struct {
 	plane  *ControlPlane
 	id     int
 	header metadata.MD
+	delta  bool          // speaks the delta protocol
 	client string        // address of the peer
 	wake   chan struct{} // has room for one: there may be something to send
 	gone   chan struct{} // closed once by Disconnect
@@ -35,13 +36,14 @@ type stream struct {
 	ending  bool              // gone is closed
 }
 
-// serve is the handler of StreamAggregatedResources.
-func (c *ControlPlane) serve(ss grpc.ServerStream) error {
+// serve is the handler of StreamAggregatedResources, and of
+// DeltaAggregatedResources where delta.
+func (c *ControlPlane) serve(ss grpc.ServerStream, delta bool) error {
 	header, _ := metadata.FromIncomingContext(ss.Context())
 	if err := c.admit(header); err != nil {
 		return err
 	}
-	s := c.openStream(ss, header)
+	s := c.openStream(ss, header, delta)
 	defer c.closeStream(s)
 	requests := make(chan Request)
 	failed := make(chan error, 1)
@@ -76,9 +78,9 @@ func (c *ControlPlane) admit(header metadata.MD) error {
 	return status.Error(codes.Unauthenticated, err.Error())
 }
 
-func (c *ControlPlane) openStream(ss grpc.ServerStream, header metadata.MD) *stream {
+func (c *ControlPlane) openStream(ss grpc.ServerStream, header metadata.MD, delta bool) *stream {
 	s := &stream{
-		plane: c, header: header,
+		plane: c, header: header, delta: delta,
 		wake: make(chan struct{}, 1), gone: make(chan struct{}),
 		watches: make(map[string]*watch),
 	}
@@ -112,7 +114,7 @@ func (s *stream) receive(ss grpc.ServerStream, requests chan<- Request, failed c
 			failed <- err
 			return
 		}
-		q, err := decodeRequest(message)
+		q, err := decodeRequest(message, s.delta)
 		if err != nil {
 			failed <- status.Error(codes.InvalidArgument, err.Error())
 			return
@@ -150,21 +152,24 @@ func (s *stream) introduce(q Request) error {
 func (s *stream) answer(ss grpc.ServerStream, q Request) error {
 	c := s.plane
 	c.mu.Lock()
-	w := s.watches[q.TypeURL]
-	next, respond := w.receive(q)
-	if next == nil {
+	w := s.watches[q.TypeURL].receive(s.node, q)
+	if w == nil {
 		delete(s.watches, q.TypeURL)
 	} else {
-		s.watches[q.TypeURL] = next
-		next.owed = next.owed || respond
+		s.watches[q.TypeURL] = w
 	}
-	var response []byte
-	if respond {
-		response = s.responseLocked(q.TypeURL, next)
+	var responses [][]byte
+	if w != nil && w.owing() {
+		responses = append(responses, s.responseLocked(w))
+		// Clusters wait for their endpoints, which the client may not ask for again.
+		if e := s.watches[ClusterLoadAssignmentType]; s.delta && q.TypeURL == ClusterType && e != nil {
+			e.owesAll = true
+			responses = append(responses, s.responseLocked(e))
+		}
 	}
 	c.noteLocked()
 	c.mu.Unlock()
-	return s.send(ss, response)
+	return s.sendAll(ss, responses)
 }
 
 // push sends everything that changed since the stream was last told.
@@ -174,40 +179,52 @@ func (s *stream) push(ss grpc.ServerStream) error {
 	responses := s.inject
 	s.inject = nil
 	for _, typeURL := range s.typesInOrder() {
-		if r := s.responseLocked(typeURL, s.watches[typeURL]); r != nil {
-			responses = append(responses, r)
-		}
+		responses = append(responses, s.responseLocked(s.watches[typeURL]))
 	}
 	c.noteLocked()
 	c.mu.Unlock()
+	return s.sendAll(ss, responses)
+}
+
+// responseLocked is what is due for a watch, nil where nothing is. The watch is
+// brought up to date as though it had been sent.
+func (s *stream) responseLocked(w *watch) []byte {
+	c := s.plane
+	if c.muted[w.typeURL] {
+		return nil
+	}
+	a := w.respond(c.world, s.node)
+	if w.due(c.world, s.node) {
+		s.wakeUp()
+	}
+	if a == nil {
+		return nil
+	}
+	c.lastSent++
+	version := strconv.FormatUint(c.world.version, 10)
+	nonce := version + "-" + strconv.FormatUint(c.lastSent, 10)
+	w.nonce, w.acked = nonce, false
+	if s.delta {
+		r := DeltaDiscoveryResponse{Version: version, TypeURL: w.typeURL, Nonce: nonce, Removed: a.removed}
+		for _, n := range a.list {
+			r.Resources = append(r.Resources, Resource{Name: n.name, Any: Any{TypeURL: w.typeURL, Value: n.value}})
+		}
+		return r.Marshal()
+	}
+	r := DiscoveryResponse{Version: version, TypeURL: w.typeURL, Nonce: nonce}
+	for _, n := range a.list {
+		r.Resources = append(r.Resources, Any{TypeURL: w.typeURL, Value: n.value})
+	}
+	return r.Marshal()
+}
+
+func (s *stream) sendAll(ss grpc.ServerStream, responses [][]byte) error {
 	for _, r := range responses {
 		if err := s.send(ss, r); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// responseLocked is what is due for a type, nil where nothing is. The watch is
-// brought up to date as though it had been sent.
-func (s *stream) responseLocked(typeURL string, w *watch) []byte {
-	c := s.plane
-	if c.muted[typeURL] || !w.due(c.world) {
-		return nil
-	}
-	r := DiscoveryResponse{
-		Version:   strconv.FormatUint(c.world.version, 10),
-		TypeURL:   typeURL,
-		Resources: c.world.resources(s.node, w),
-	}
-	w.seen, w.owed = c.world.version, false
-	if len(r.Resources) == 0 && !alwaysAnswered(typeURL) {
-		return nil
-	}
-	c.lastSent++
-	r.Nonce = r.Version + "-" + strconv.FormatUint(c.lastSent, 10)
-	w.nonce, w.acked = r.Nonce, false
-	return r.Marshal()
 }
 
 // send blocks while the client does not read, at most until Disconnect or the
@@ -242,7 +259,7 @@ func (s *stream) settled() bool {
 		if s.plane.muted[typeURL] {
 			continue
 		}
-		if w.due(s.plane.world) || !w.acked {
+		if w.due(s.plane.world, s.node) || !w.acked {
 			return false
 		}
 	}

@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"maps"
 	"slices"
 	"sort"
 )
@@ -8,11 +9,16 @@ import (
 // watch is what a stream asked for of one type, and what it was sent.
 type watch struct {
 	typeURL string
-	names   []string // sorted, each once; none is all, where the type allows it
-	nonce   string   // of the last response; empty before the first
-	acked   bool     // the last response was answered, or there was none
-	seen    uint64   // version of the world that was sent last
-	owed    bool     // a request waits for its response
+	delta   bool
+	names   map[string]bool // none is all, where the type allows it
+	nonce   string          // of the last response; empty before the first
+	acked   bool            // the last response was answered, or there was none
+	seen    uint64          // version of the world that was sent last
+
+	// What a request waits for: everything that is watched, or what is named,
+	// which may be nothing.
+	owesAll  bool
+	owesSome map[string]bool
 }
 
 // pushOrder is the order in which istiod sends what changed.
@@ -43,46 +49,158 @@ func (s *stream) typesInOrder() []string {
 // receive judges a request as istiod does: a NACK changes nothing, a request
 // that answers an older response than the last is ignored, and an ACK is
 // answered only when it names something new. It returns the watch from then on,
-// nil where there is none, and whether a response is due.
-func (w *watch) receive(q Request) (next *watch, respond bool) {
-	if q.NACK {
+// nil where there is none.
+func (w *watch) receive(n node, q Request) *watch {
+	switch {
+	case q.NACK:
 		if w != nil && q.Nonce == w.nonce {
 			w.acked = true
 		}
-		return w, false
+		return w
+	case q.Delta:
+		return w.receiveDelta(q)
+	case len(q.Names) == 0 && !wildcard(q.TypeURL):
+		return nil
 	}
-	if len(q.Names) == 0 && !wildcard(q.TypeURL) {
-		return nil, false
+	names := make(map[string]bool, len(q.Names))
+	for _, name := range q.Names {
+		names[name] = true
 	}
-	names := slices.Compact(slices.Sorted(slices.Values(q.Names)))
 	if w == nil || q.Nonce == "" {
-		return &watch{typeURL: q.TypeURL, names: names, acked: true}, true
+		return &watch{typeURL: q.TypeURL, names: names, acked: true, owesAll: true}
 	}
 	if q.Nonce != w.nonce {
-		return w, false
+		return w
 	}
 	w.acked = true
-	same := slices.Equal(w.names, names)
-	onlyRemoved := !slices.ContainsFunc(names, func(n string) bool {
-		_, had := slices.BinarySearch(w.names, n)
-		return !had
-	})
+	added := without(names, w.names)
+	switch {
+	case len(added) == 0 && (len(names) == len(w.names) || !wildcard(q.TypeURL)):
+	case n.lean || wildcard(q.TypeURL):
+		w.owesAll = true
+	default:
+		w.owe(added)
+	}
 	w.names = names
-	return w, !same && (wildcard(q.TypeURL) || !onlyRemoved)
+	return w
 }
 
-// due says that there is something new to send.
-func (w *watch) due(world *world) bool {
+// receiveDelta judges a request of the delta protocol. What the client says that
+// it holds counts as asked for, and is compared with nothing.
+func (w *watch) receiveDelta(q Request) *watch {
+	asked := make(map[string]bool, len(q.Names)+len(q.Held))
+	for _, name := range q.Names {
+		asked[name] = true
+	}
+	for name := range q.Held {
+		asked[name] = true
+	}
+	for _, name := range q.Unsubscribed {
+		delete(asked, name)
+	}
+	if w == nil {
+		delete(asked, "*")
+		w = &watch{typeURL: q.TypeURL, delta: true, names: maps.Clone(asked), acked: true}
+		if len(asked) == 0 && !slices.ContainsFunc(q.Unsubscribed, notWildcard) {
+			w.owesAll = true
+		} else {
+			w.owe(asked)
+		}
+		return w
+	}
+	if q.Nonce != "" {
+		if q.Nonce != w.nonce {
+			return w
+		}
+		w.acked = true
+	}
+	changed := len(without(asked, w.names)) > 0
+	for name := range asked {
+		w.names[name] = true
+	}
+	for _, name := range q.Unsubscribed {
+		changed = changed || w.names[name]
+		delete(w.names, name)
+	}
+	delete(w.names, "*")
+	delete(asked, "*")
+	if changed {
+		w.owe(asked)
+	}
+	return w
+}
+
+func notWildcard(name string) bool { return name != "*" }
+
+// owe has names answered, besides those that are owed already.
+func (w *watch) owe(names map[string]bool) {
+	if w.owesSome == nil {
+		w.owesSome = make(map[string]bool, len(names))
+	}
+	maps.Copy(w.owesSome, names)
+}
+
+// without is what a has and b has not.
+func without(a, b map[string]bool) map[string]bool {
+	rest := make(map[string]bool)
+	for name := range a {
+		if !b[name] {
+			rest[name] = true
+		}
+	}
+	return rest
+}
+
+// owing says that a request waits for its response.
+func (w *watch) owing() bool { return w.owesAll || w.owesSome != nil }
+
+// due says that there is something to send.
+func (w *watch) due(world *world, n node) bool { return w.owing() || w.stirred(world, n) }
+
+// stirred says that something changed which istiod would send.
+func (w *watch) stirred(world *world, n node) bool {
 	switch {
-	case w.owed:
+	case world.version == w.seen:
+		return false
+	case n.lean && pushedWhole(w.typeURL):
 		return true
 	case pushedWhole(w.typeURL):
-		return world.version > w.seen
-	default:
-		return slices.ContainsFunc(w.names, func(name string) bool {
-			return world.changedAt(w.typeURL, name) > w.seen
-		})
+		return world.toldAt(n, w.typeURL) > w.seen
 	}
+	for name := range w.names {
+		if world.changedAt(w.typeURL, name) > w.seen {
+			return true
+		}
+	}
+	return false
+}
+
+// toldAt is the version of the last change after which istiod sends a sidecar a
+// type again.
+func (w *world) toldAt(n node, typeURL string) uint64 {
+	at := max(w.news.everything, w.news.types[typeURL])
+	if wildcard(typeURL) {
+		for _, ip := range n.ips {
+			at = max(at, w.news.nodes[ip])
+		}
+	}
+	return at
+}
+
+// changedAt is the version of the last change to a resource that is sent singly.
+func (w *world) changedAt(typeURL, name string) uint64 {
+	at := max(w.news.everything, w.news.resources[resourceKey{typeURL, name}])
+	if typeURL != ClusterLoadAssignmentType {
+		return at
+	}
+	_, _, fqdn, ok := parseClusterName(name)
+	if !ok {
+		return at
+	}
+	if _, known := w.services[fqdn]; !known {
+		at = max(at, w.news.strangers)
+	}
+	return max(at, w.news.endpoints[fqdn])
 }
 
 // wildcard says that no names stand for all resources of the type.
@@ -90,12 +208,9 @@ func wildcard(typeURL string) bool {
 	return typeURL == ListenerType || typeURL == ClusterType
 }
 
-// pushedWhole says that every change, one of endpoints too, sends all watched
-// resources of the type again, changed or not. So does istiod to a proxyless
-// client; of the other types it sends what changed.
+// pushedWhole says that a change sends all watched resources of the type again,
+// changed or not: to a proxyless client any change, to a sidecar one that may
+// matter to the type. Of the other types istiod sends what changed.
 func pushedWhole(typeURL string) bool {
 	return wildcard(typeURL) || typeURL == RouteConfigurationType
 }
-
-// alwaysAnswered says that a response is sent even when it holds nothing.
-func alwaysAnswered(typeURL string) bool { return pushedWhole(typeURL) }

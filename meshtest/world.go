@@ -1,13 +1,18 @@
 package meshtest
 
 import (
-	"bytes"
 	"maps"
+	"reflect"
 	"slices"
-	"strings"
 )
 
 type resourceKey struct{ typeURL, name string }
+
+// named is a resource and its name.
+type named struct {
+	name  string
+	value []byte
+}
 
 // override takes the place of what the Services would say.
 type override struct {
@@ -18,37 +23,84 @@ type override struct {
 // world is what the control plane says: Services, and single resources that
 // were set by hand.
 type world struct {
-	version   uint64                 // of the last change
-	changed   map[resourceKey]uint64 // version of the last change to what is pushed singly
-	services  map[string]Service     // by FQDN
+	services  map[string]Service // by full name
+	order     []string           // the keys of services, sorted; nil before it is asked for
 	overrides map[resourceKey]override
-	encoded   map[string]map[string][]byte // assignments by FQDN and cluster name
+	inbound   map[string]Inbound // by address
+	egress    Egress
+
+	encoded map[string]*encoding // by full name; what follows from one Service
+
+	version uint64 // of the last change
+	news    news
+}
+
+// news are versions of the last changes by what they mean to a sidecar.
+type news struct {
+	everything uint64                 // that sends all there is
+	types      map[string]uint64      // that sends a type again, by type URL
+	clusters   map[string]uint64      // to the clusters of a Service, by full name
+	endpoints  map[string]uint64      // to its assignments
+	strangers  uint64                 // that sends the assignments of unknown Services too
+	nodes      map[string]uint64      // to what a node serves, by its address
+	resources  map[resourceKey]uint64 // made by hand
 }
 
 func newWorld() *world {
 	return &world{
-		version:   1,
-		changed:   make(map[resourceKey]uint64),
 		services:  make(map[string]Service),
 		overrides: make(map[resourceKey]override),
-		encoded:   make(map[string]map[string][]byte),
+		inbound:   make(map[string]Inbound),
+		encoded:   make(map[string]*encoding),
+		version:   1,
+		news: news{
+			types: make(map[string]uint64), clusters: make(map[string]uint64), endpoints: make(map[string]uint64),
+			nodes: make(map[string]uint64), resources: make(map[resourceKey]uint64),
+		},
 	}
+}
+
+// inOrder lists the full names of the Services.
+func (w *world) inOrder() []string {
+	if w.order == nil {
+		w.order = slices.Sorted(maps.Keys(w.services))
+	}
+	return w.order
 }
 
 // set adds or replaces a Service. Nothing is pushed where nothing changed.
 func (w *world) set(s Service) {
 	fqdn := s.FQDN()
 	old, known := w.services[fqdn]
-	samePlaces := known && old.Address == s.Address &&
-		slices.Equal(old.Ports, s.Ports) && slices.Equal(old.Endpoints, s.Endpoints)
-	if samePlaces && sameRoutes(old.Routes, s.Routes) {
+	change := compare(old, s)
+	if known && change == (difference{}) {
 		return
 	}
 	w.version++
 	w.services[fqdn] = s
-	if !samePlaces {
-		w.touchEndpoints(old)
-		w.touchEndpoints(s)
+	delete(w.encoded, fqdn)
+	if !known {
+		w.order = nil
+	}
+	if !known || change.service || change.endpoints && s.Resolution != ResolveStatic {
+		w.tell(s, ListenerType, ClusterType, RouteConfigurationType)
+	}
+	if !known || change.service || change.endpoints {
+		w.news.endpoints[fqdn] = w.version
+		w.tellNodes(old)
+		w.tellNodes(s)
+		if s.headless() {
+			w.news.types[ListenerType] = w.version
+		}
+	}
+	if change.traffic {
+		w.tell(s, ListenerType, ClusterType, RouteConfigurationType)
+		w.news.endpoints[fqdn], w.news.strangers = w.version, w.version
+	}
+	if change.routes {
+		for _, t := range []string{ListenerType, ClusterType, RouteConfigurationType} {
+			w.news.types[t] = w.version
+		}
 	}
 }
 
@@ -59,16 +111,44 @@ func (w *world) remove(fqdn string) {
 	}
 	w.version++
 	delete(w.services, fqdn)
-	w.touchEndpoints(old)
+	delete(w.encoded, fqdn)
+	w.order = nil
+	w.tell(old, ListenerType, ClusterType, RouteConfigurationType)
+	w.tellNodes(old)
+	w.news.endpoints[fqdn] = w.version
 }
 
-// touchEndpoints marks the assignments of every port as changed.
-func (w *world) touchEndpoints(s Service) {
-	delete(w.encoded, s.FQDN())
-	for _, p := range s.Ports {
-		name := ClusterName(s.FQDN(), p.Number)
-		w.changed[resourceKey{ClusterLoadAssignmentType, name}] = w.version
+// tell marks types as changed because of a Service.
+func (w *world) tell(s Service, typeURLs ...string) {
+	w.news.clusters[s.FQDN()] = w.version
+	for _, t := range typeURLs {
+		w.news.types[t] = w.version
 	}
+}
+
+// tellNodes marks what the endpoints of a Service serve as changed.
+func (w *world) tellNodes(s Service) {
+	for _, e := range s.Endpoints {
+		w.news.nodes[e.Address] = w.version
+	}
+}
+
+// difference says in which respects two versions of a Service differ: in those
+// of the Service itself, of its endpoints, of a DestinationRule and of a
+// VirtualService.
+type difference struct{ service, endpoints, traffic, routes bool }
+
+func compare(a, b Service) difference {
+	d := difference{
+		endpoints: !reflect.DeepEqual(a.Endpoints, b.Endpoints),
+		traffic:   !reflect.DeepEqual(a.Traffic, b.Traffic) || !reflect.DeepEqual(a.Subsets, b.Subsets),
+		routes:    !reflect.DeepEqual(a.Routes, b.Routes),
+	}
+	for _, s := range []*Service{&a, &b} {
+		s.Endpoints, s.Traffic, s.Subsets, s.Routes = nil, nil, nil, nil
+	}
+	d.service = !reflect.DeepEqual(a, b)
+	return d
 }
 
 // setOverride replaces one resource; a nil override lets the Services speak
@@ -83,120 +163,76 @@ func (w *world) setOverride(key resourceKey, o *override) {
 	} else {
 		w.overrides[key] = *o
 	}
-	w.changed[key] = w.version
+	w.news.resources[key] = w.version
+	w.news.types[key.typeURL] = w.version
 }
 
-func sameRoutes(a, b []Route) bool {
-	return slices.EqualFunc(a, b, func(x, y Route) bool { return bytes.Equal(x.marshal(), y.marshal()) })
+func (w *world) setInbound(addr string, in *Inbound) {
+	if _, known := w.inbound[addr]; in == nil && !known {
+		return
+	}
+	w.version++
+	if in == nil {
+		delete(w.inbound, addr)
+	} else {
+		w.inbound[addr] = *in
+	}
+	w.news.types[ListenerType] = w.version
 }
 
-// resources are those that a response to the watch holds, in the order of their
-// names: all that are asked for where the type is pushed whole or a request
-// waits, else those that changed.
-func (w *world) resources(n node, asked *watch) []Any {
-	found := make(map[string][]byte)
-	for _, name := range asked.names {
-		if !w.isNews(asked, name) {
-			continue
-		}
-		if value, ok := w.generate(n, asked.typeURL, name); ok {
-			found[name] = value
-		}
+func (w *world) setEgress(e Egress) {
+	if e != w.egress {
+		w.version++
+		w.egress, w.news.everything = e, w.version
 	}
-	if asked.typeURL == ListenerType {
-		w.listeners(n, asked.names, found)
-	}
-	w.override(asked, found)
-	list := make([]Any, 0, len(found))
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		list = append(list, Any{TypeURL: asked.typeURL, Value: found[name]})
-	}
-	return list
 }
 
-// generate builds one resource that is asked for by its full name.
-func (w *world) generate(n node, typeURL, name string) ([]byte, bool) {
-	number, subset, fqdn, ok := parseClusterName(name)
-	service := w.services[fqdn]
-	port, known := service.port(number)
-	switch typeURL {
-	case RouteConfigurationType:
-		if known {
-			return service.RouteConfiguration(port, n.namespace).Marshal(), true
-		}
-		return RouteConfiguration{Name: name}.Marshal(), ok
-	case ClusterType:
-		if known && subset == "" {
-			return service.Cluster(port).Marshal(), true
-		}
-	case ClusterLoadAssignmentType:
-		if known {
-			return w.assignment(service, name, port), true
-		}
-		return ClusterLoadAssignment{Cluster: name}.Marshal(), true
-	}
-	return nil, false
+// encoding is what follows from one Service, encoded once.
+type encoding struct {
+	clusters    []named           // of the full view
+	hosts       map[string][]byte // virtual hosts by namespace and port, as fields
+	assignments map[string][]byte // by cluster name
 }
 
-// assignment is the same for every subset, as it is in istiod where no
-// DestinationRule defines them.
-func (w *world) assignment(s Service, name string, p Port) []byte {
-	cache := w.encoded[s.FQDN()]
-	if cache == nil {
-		cache = make(map[string][]byte)
-		w.encoded[s.FQDN()] = cache
+// encoding finds that of a Service, or begins it.
+func (w *world) encoding(s Service) *encoding {
+	fqdn := s.FQDN()
+	e := w.encoded[fqdn]
+	if e == nil {
+		e = &encoding{hosts: make(map[string][]byte), assignments: make(map[string][]byte)}
+		w.encoded[fqdn] = e
 	}
-	b, ok := cache[name]
+	return e
+}
+
+func (e *encoding) fullClusters(s Service) []named {
+	if e.clusters == nil {
+		e.clusters = s.fullClusters()
+	}
+	return e.clusters
+}
+
+func (e *encoding) virtualHost(s Service, p Port, namespace string) []byte {
+	if namespace != s.Namespace && len(s.Aliases) == 0 {
+		namespace = "" // the same for all others
+	}
+	key := hostPort(namespace, p.Number)
+	b, ok := e.hosts[key]
 	if !ok {
-		a := s.Assignment(p)
-		a.Cluster = name
-		b = a.Marshal()
-		cache[name] = b
+		b = appendMessage(nil, 2, s.fullHost(p, namespace).marshal(true))
+		e.hosts[key] = b
 	}
 	return b
 }
 
-// override puts what was set by hand into the place of what was found.
-func (w *world) override(asked *watch, found map[string][]byte) {
-	for key, o := range w.overrides {
-		if key.typeURL != asked.typeURL {
-			continue
-		}
-		_, present := found[key.name]
-		switch {
-		case o.hidden:
-			delete(found, key.name)
-		case present || asked.includes(key.name) && w.isNews(asked, key.name):
-			found[key.name] = o.value
-		}
+// assignment is the same for every subset where none is defined.
+func (e *encoding) assignment(s Service, name string, p Port, sub Subset) []byte {
+	b, ok := e.assignments[name]
+	if !ok {
+		a := s.assignment(p, sub)
+		a.Cluster = name
+		b = a.Marshal()
+		e.assignments[name] = b
 	}
-}
-
-// isNews says that a resource belongs into the next response to a watch.
-func (w *world) isNews(asked *watch, name string) bool {
-	return asked.owed || pushedWhole(asked.typeURL) || w.changedAt(asked.typeURL, name) > asked.seen
-}
-
-// changedAt is the version of the last change to a resource that is pushed
-// singly. An assignment of a subset changes with that of its cluster.
-func (w *world) changedAt(typeURL, name string) uint64 {
-	at := w.changed[resourceKey{typeURL, name}]
-	port, subset, fqdn, ok := parseClusterName(name)
-	if ok && subset != "" && typeURL == ClusterLoadAssignmentType {
-		at = max(at, w.changed[resourceKey{typeURL, ClusterName(fqdn, port)}])
-	}
-	return at
-}
-
-// includes says that the watch asks for a resource of this name. An API listener
-// is also asked for without its port, and by naming nothing.
-func (w *watch) includes(name string) bool {
-	if slices.Contains(w.names, name) {
-		return true
-	}
-	if w.typeURL != ListenerType || strings.HasPrefix(name, inboundPrefix) {
-		return false
-	}
-	i := strings.LastIndexByte(name, ':')
-	return len(w.names) == 0 || i >= 0 && slices.Contains(w.names, name[:i])
+	return b
 }
