@@ -15,6 +15,7 @@ type target struct {
 	providedBy            string   // as the user wrote it
 	listeners             []string // the names asked of the mesh; the first one that exists counts
 	headers               metadata.MD
+	node                  string        // this process's id, as istiod knows it
 	timeout               time.Duration // of calls whose context has no deadline; 0 is none
 }
 
@@ -95,7 +96,7 @@ func (c *compilation) assemble(l *listener, host *virtualHost) {
 	c.plan.listener, c.plan.virtualHost, c.plan.host = l, host, host.name
 	// The authority is what the route was chosen by; it is given per call since
 	// connections are shared between services.
-	c.plan.options = []grpc.CallOption{grpc.CallAuthority(c.plan.name), grpc.CallContentSubtype("proto")}
+	c.plan.options = []grpc.CallOption{grpc.CallAuthority(c.plan.name), grpc.CallContentSubtype(contentSubtype)}
 	for i := range host.routes {
 		if r := &host.routes[i]; r.match.never == "" && c.plan.problem == nil {
 			c.route(l, r)

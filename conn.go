@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
@@ -66,6 +67,7 @@ type connTable struct {
 	// Constant after construction.
 	options []grpc.DialOption
 	counts  *counters
+	codec   func() encoding.CodecV2 // that options force on every call; nil when none
 	upkeep  *upkeep
 
 	changed notifier // some cell changed its state
@@ -91,7 +93,7 @@ func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 	}
-	t := &connTable{options: append(options, user...), counts: counts, upkeep: newUpkeep(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
+	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), upkeep: newUpkeep(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
 	t.changed.init()
 	return t
 }

@@ -104,7 +104,7 @@ func (w *way) pick(c choice) (attempt, obstacle) {
 			}
 		}
 		if conn := cell.enter(); conn != nil {
-			a := attempt{way: *w, set: s, cell: cell, conn: conn}
+			a := attempt{way: *w, set: s, at: at, cell: cell, conn: conn}
 			if s.hosts != nil {
 				a.host = s.hosts[at]
 				if s.split {
@@ -140,7 +140,8 @@ func (p *plan) route(ctx context.Context, method string) *plannedRoute {
 type attempt struct {
 	way
 	set  *endpointSet
-	host *host // nil where the cluster has no state
+	at   uint64 // the endpoint's index in set
+	host *host  // nil where the cluster has no state
 	cell *cell
 	conn *grpc.ClientConn
 

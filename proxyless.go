@@ -144,6 +144,8 @@ func (m *Mesh) Stats() Stats {
 		Ejections:            c.ejections.Load(),
 		Overloads:            c.overloads.Load(),
 		Dropped:              c.dropped.Load(),
+		Retries:              c.retries.Load(),
+		Faults:               c.faults.Load(),
 		AgeSeconds:           -1,
 	}
 	if at := c.lastAnswer.Load(); at > 0 {

@@ -71,7 +71,7 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); port != "" && (err != nil || n == 0) {
 		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: fmt.Sprintf("providedBy port %q is not a TCP port", port), Advice: "use 1 to 65535"}
 	}
-	t := &target{iface: iface, version: s.version, group: s.group, providedBy: s.providedBy[0], timeout: m.config.Timeout,
+	t := &target{iface: iface, version: s.version, group: s.group, providedBy: s.providedBy[0], timeout: m.config.Timeout, node: m.config.Node.id(),
 		listeners: listenerNames(host, port, m.config.Node.Domain)}
 	if s.hasTimeout {
 		t.timeout = s.timeout

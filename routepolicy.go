@@ -66,11 +66,13 @@ type faultPolicy struct {
 	delay       time.Duration // fixed_delay; 0 with headerDelay or without a delay
 	headerDelay bool          // x-envoy-fault-delay-request says how long
 	delayShare  uint32        // per million
+	delayUnit   uint32        // per million that 1 of the percentage's denominator is: 10000, 100 or 1; headers count in it; 0 is 10000
 
 	abort       codes.Code // counts where hasAbort
 	hasAbort    bool       // http_status, mapped to a code, or grpc_status
 	headerAbort bool       // x-envoy-fault-abort-grpc-request or -abort-request says which
 	abortShare  uint32     // per million
+	abortUnit   uint32     // as delayUnit
 
 	headers   []headerMatch // all must match, else no fault
 	upstream  string        // upstream_cluster: only calls to this cluster; empty is any

@@ -26,7 +26,11 @@ type counters struct {
 	ejections  atomic.Uint64 // endpoints ejected by outlier detection
 	overloads  atomic.Uint64 // calls refused because a cluster's limit was reached
 	dropped    atomic.Uint64 // calls refused because the mesh sheds load
+	retries    atomic.Uint64 // repeats of calls that the mesh asked for
+	faults     atomic.Uint64 // calls that a fault was injected into
 	lastAnswer atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
+
+	faultsActive atomic.Int64 // faults being injected now
 }
 
 // Stats are counters since Join. They only grow, but for AgeSeconds.
@@ -43,5 +47,7 @@ type Stats struct {
 	Ejections            uint64  // endpoints ejected by outlier detection
 	Overloads            uint64  // calls refused because a limit of their cluster was reached
 	Dropped              uint64  // calls refused because the mesh sheds load (drop_overloads)
+	Retries              uint64  // attempts that repeated one which failed, as the mesh asks
+	Faults               uint64  // calls that the mesh injected a fault into
 	AgeSeconds           float64 // time since the control plane last sent something; -1 is never
 }
