@@ -41,6 +41,8 @@ type endpointSet struct {
 
 	slots []atomic.Pointer[cell] // parallel to endpoints; written under table.mu
 
+	byAddr atomic.Pointer[map[netip.AddrPort]uint32] // indexes of endpoints; made by the first call of a session
+
 	// Guarded by table.mu.
 	plans   int  // plans that use the set
 	retired bool // no plan does any more; it takes no more cells
@@ -92,6 +94,7 @@ type choiceExtra struct {
 	tried    []netip.AddrPort // endpoints of earlier attempts, to avoid
 	reselect int              // how often to pick again to avoid them
 	sticky   netip.AddrPort   // where session affinity wants to go; zero is anywhere
+	strict   bool             // there or nowhere
 }
 
 // pick returns the next endpoint that is usable. An endpoint not yet connected
@@ -143,6 +146,11 @@ func (s *endpointSet) usable(at uint64) *cell {
 // pickAvoiding picks again while it meets an endpoint of an earlier attempt.
 func (s *endpointSet) pickAvoiding(c choice) (uint64, *cell) {
 	x := c.extra
+	if x.sticky.IsValid() {
+		if at, found, decided := s.pickSticky(x); decided {
+			return at, found
+		}
+	}
 	for c.extra = nil; ; c.again++ {
 		at, found := s.pick(c)
 		if found == nil || int(c.again) >= x.reselect || !slices.Contains(x.tried, s.endpoints[at].addr) {

@@ -17,6 +17,7 @@ type target struct {
 	headers               metadata.MD
 	node                  string        // this process's id, as istiod knows it
 	timeout               time.Duration // of calls whose context has no deadline; 0 is none
+	caller                caller
 }
 
 // listenerNames are the names to ask for a host and a port, which is empty
@@ -66,7 +67,7 @@ type compilation struct {
 
 func newCompilation(pl *planner, snap *snapshot, t *target) *compilation {
 	return &compilation{planner: pl, snap: snap, target: t,
-		plan: &plan{headers: t.headers, superseded: make(chan struct{}), name: existing(snap, t.listeners)}}
+		plan: &plan{headers: t.headers, caller: t.caller, superseded: make(chan struct{}), name: existing(snap, t.listeners)}}
 }
 
 // keep plans the routes of the last whole plan with the endpoints of today.

@@ -20,6 +20,7 @@ type plan struct {
 	options []grpc.CallOption // of every attempt; shared, never written
 	name    string            // the listener in force, host:port; the authority of calls
 	host    string            // the virtual host in force
+	caller  caller            // who calls
 
 	// What the plan was compiled from, for the next one; nil with a problem.
 	listener    *listener
@@ -115,7 +116,11 @@ func (w *way) pick(c choice) (attempt, obstacle) {
 		}
 	}
 	s.giveUp()
-	return attempt{}, obstacle{set: s, hopeful: s.expectant()}
+	blocked := obstacle{set: s, hopeful: s.hope(c)}
+	if !blocked.hopeful && c.extra != nil && c.extra.strict {
+		blocked.err = s.unpinned(c.extra.sticky)
+	}
+	return attempt{}, blocked
 }
 
 // giveUp counts a call out that was admitted and came to nothing.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +78,7 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 		t.timeout = s.timeout
 	}
 	t.headers = tripleHeaders(t, m.config.Application)
+	t.caller = caller{id: rand.Uint64(), ip: m.config.Node.IP}
 	return t, nil
 }
 

@@ -108,6 +108,7 @@ const (
 	hashSource             // connection_properties.source_ip: of the caller, which is this process
 	hashQuery              // query_parameter: a gRPC call has none
 	hashChannelID          // filter_state io.grpc.channel_id: the same for all calls of one Invoker
+	hashMessage            // the request: no policy of the mesh, but Dubbo's consistenthash
 )
 
 // hashPolicy is what is kept of an envoy.config.route.v3.RouteAction.HashPolicy.
