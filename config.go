@@ -64,6 +64,11 @@ type Config struct {
 	// ResourceTimeout is how long a resource that was asked for may stay
 	// unanswered before it counts as non-existent. Default 15 s (gRFC A57).
 	ResourceTimeout time.Duration
+	// Strict refuses (NACK) a resource that carries policy which is not applied,
+	// where otherwise the rest of it is applied and [Mesh.Coverage] tells. The
+	// last good one stays in force; what has none cannot be called.
+	// dubbo.registry.strict, which is no key of Dubbo's own.
+	Strict bool
 	// ControlPlaneDialOptions are appended when the control plane is dialled.
 	ControlPlaneDialOptions []grpc.DialOption
 	// Node is who this workload is.

@@ -22,6 +22,8 @@ type discovery struct {
 	decode  func(kind, []byte) (decoded, error) // turns bytes into a resource
 	nameOf  func(kind, []byte) string           // finds a resource's name without decoding it
 	timeout time.Duration                       // of the does-not-exist timer
+	survey  *surveyor                           // says what of a resource is obeyed
+	strict  bool                                // a resource of which something is ignored is refused
 
 	seed      maphash.Seed
 	types     [kindCount]subscription
@@ -77,7 +79,7 @@ type outcome struct {
 }
 
 func newDiscovery(timeout time.Duration) *discovery {
-	d := &discovery{decode: decodeResource, nameOf: resourceName, timeout: timeout, seed: maphash.MakeSeed(),
+	d := &discovery{decode: decodeResource, nameOf: resourceName, timeout: timeout, survey: newSurveyor(), seed: maphash.MakeSeed(),
 		touched: map[*entry]struct{}{}, unwanted: map[*entry]struct{}{}}
 	for k := range d.entries {
 		d.entries[k] = map[string]*entry{}
@@ -226,7 +228,7 @@ func (d *discovery) accept(k kind, version string, raw rawResource) (*entry, str
 	}
 	d.out.counts.updated++
 	e.hash, e.expires = hash, time.Time{}
-	d.set(e, resourceState{status: statusAccepted, value: got.value, ignored: got.ignored, version: version, since: d.now})
+	d.set(e, resourceState{status: statusAccepted, value: got.value, applied: got.applied, ignored: got.ignored, version: version, since: d.now})
 	return e, ""
 }
 
@@ -237,7 +239,10 @@ func (d *discovery) safeDecode(k kind, value []byte) (got decoded, err error) {
 			err = fmt.Errorf("decoding failed: %v", p)
 		}
 	}()
-	return d.decode(k, value)
+	if got, err = d.decode(k, value); err == nil {
+		err = d.survey.complete(k, value, &got, d.strict)
+	}
+	return got, err
 }
 
 // reject keeps the last good value, if there is one, and remembers why the new
@@ -245,7 +250,7 @@ func (d *discovery) safeDecode(k kind, value []byte) (got decoded, err error) {
 func (d *discovery) reject(e *entry, version string, err error) string {
 	e.expires = time.Time{}
 	state := *e.resourceState
-	state.rejection, state.rejectedVersion = err.Error(), version
+	state.rejection, state.rejectedVersion, state.rejectedFields = err.Error(), version, rejectedFields(err)
 	if state.value == nil {
 		state.status, state.since = statusRejected, d.now
 	}

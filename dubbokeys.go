@@ -47,6 +47,7 @@ var settings = []setting{
 	{"dubbo.registry.backup", setRegistryBackup},
 	{"dubbo.registry.secure", setSecure},
 	{"dubbo.registry.protocol", setRegistryProtocol},
+	{"dubbo.registry.strict", setBool(func(c *Config) *bool { return &c.Strict })},
 	{"dubbo.registry.useAgent", setBool(func(c *Config) *bool { return &c.useAgent })},
 	{"dubbo.protocol.name", only("the one protocol here is Triple, which gRPC clients speak too; write tri", "tri")},
 	{"dubbo.protocol.port", setPort(func(c *Config) *int { return &c.Port })},

@@ -56,6 +56,7 @@ func (t *settingsText) controlPlane(c *Config) {
 		t.line("token file", c.TokenFile)
 	}
 	t.line("resource timeout", c.ResourceTimeout.String())
+	t.line("policy not applied", either(c.Strict, "refuses the resource (strict)", ""))
 }
 
 func (t *settingsText) node(n *Node) {

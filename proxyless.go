@@ -104,6 +104,7 @@ func (m *Mesh) openQoS() error {
 		application: m.config.Application,
 		config:      func() string { return m.config.String() },
 		snapshot:    func() any { return m.snapshot.Load().dump() },
+		coverage:    m.Coverage,
 	})
 	if err := q.start(); err != nil {
 		if m.config.QoS.Check {
@@ -137,6 +138,7 @@ func (m *Mesh) Stats() Stats {
 		ResourcesUnchanged:   c.unchanged.Load(),
 		ResourcesUpdated:     c.updated.Load(),
 		ResourcesRejected:    c.rejected.Load(),
+		PolicyIgnored:        c.ignored.Load(),
 		PlansPublished:       c.published.Load(),
 		Dials:                c.dials.Load(),
 		Repicks:              c.repicks.Load(),
@@ -153,6 +155,11 @@ func (m *Mesh) Stats() Stats {
 	}
 	return s
 }
+
+// Coverage reports, for each resource that the mesh sent or was asked for, which
+// of its fields are applied, ignored and rejected. Ignored and rejected fields
+// are also logged, once each, and counted in [Stats].
+func (m *Mesh) Coverage() []ResourceCoverage { return m.snapshot.Load().coverage() }
 
 // publish makes an update visible: first the snapshot, then the plans that it
 // changes. It runs on the ADS loop.
@@ -197,6 +204,7 @@ func (m *Mesh) tell(r *resourceState) {
 	}
 	for _, field := range r.ignored {
 		m.tellOnce(r.kind.String()+r.name+field, func() {
+			m.counts.ignored.Add(1)
 			m.log.Info("policy of the mesh not applied", "kind", r.kind.String(), "resource", r.name, "field", field)
 		})
 	}

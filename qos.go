@@ -55,6 +55,7 @@ type qosFacts struct {
 	application string
 	config      func() string // the effective configuration, secrets left out
 	snapshot    func() any    // what the mesh told, for encoding/json
+	coverage    func() []ResourceCoverage
 }
 
 func newQoS(cfg *Config, log *slog.Logger, life *lifecycle, facts qosFacts) *qos {

@@ -47,10 +47,12 @@ func (c *qosCall) arg() string {
 //     whole against [group/]interface[:version] and the bare interface; one
 //     that cannot be read is answered with 400.
 //   - /version names proxyless.
-//   - /config and /snapshot are additions; Dubbo's getConfig has their level.
+//   - /config, /coverage, /explain and /snapshot are additions; Dubbo's
+//     getConfig has their level.
 func qosCommands() []command {
 	return []command{
 		{"config", LevelPrivate, false, "the effective configuration, secrets left out", "/config", (*qos).runConfig},
+		{"coverage", LevelPrivate, false, "what of the mesh's configuration is applied, ignored, rejected", "/coverage or /coverage/json", (*qos).runCoverage},
 		{"help", LevelProtected, false, "the commands, or one of them", "/help/ls", (*qos).runHelp},
 		{"live", LevelPublic, false, "liveness probe: the process answers, whatever the mesh does", "/live", (*qos).runLive},
 		{"ls", LevelProtected, false, "what is exported and referred to", "/ls", (*qos).runLs},
@@ -137,7 +139,23 @@ func moduleVersion() string {
 func (q *qos) runConfig(*qosCall) qosAnswer { return said(q.facts.config()) }
 
 func (q *qos) runSnapshot(*qosCall) qosAnswer {
-	text, err := json.MarshalIndent(q.facts.snapshot(), "", "  ")
+	return asJSON(q.facts.snapshot())
+}
+
+func (q *qos) runCoverage(c *qosCall) qosAnswer {
+	rows := q.facts.coverage()
+	if c.arg() == "json" {
+		return asJSON(rows)
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		b.WriteString(row.String())
+	}
+	return said(b.String())
+}
+
+func asJSON(value any) qosAnswer {
+	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return qosAnswer{http.StatusInternalServerError, err.Error()}
 	}

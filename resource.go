@@ -50,5 +50,6 @@ func kindOf(typeURL string) (kind, bool) {
 type decoded struct {
 	name    string
 	value   any      // *listener, *routeConfig, *cluster or *assignment
+	applied []string // paths of the fields that are present and obeyed
 	ignored []string // field paths that carry policy which is not applied
 }

@@ -29,12 +29,14 @@ type resourceState struct {
 	value   any       // *listener, *routeConfig, *cluster or *assignment; nil unless accepted
 	version string    // of the response that brought value
 	since   time.Time // when it reached this status or got this value
+	applied []string  // paths of the fields that are present and obeyed
 	ignored []string  // field paths with policy that is not applied
 
 	ports []string // of a listener asked for without a port: the names of its ports' listeners
 
 	rejection       string // why the latest value was refused; the last good one, if any, is still in force
 	rejectedVersion string
+	rejectedFields  []string // for which fields, where it was for any
 }
 
 // snapshot is the whole configuration at one time: pure data, immutable, read

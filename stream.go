@@ -64,6 +64,7 @@ func newADS(config *Config, log *slog.Logger, counts *counters, readFile func(st
 		done: make(chan struct{}), wake: make(chan struct{}, 1),
 		machine: newDiscovery(config.ResourceTimeout),
 	}
+	a.machine.strict = config.Strict
 	a.trouble.Store(&Error{Stage: StageControlPlane, Resource: config.ControlPlanes[0], Reason: "not connected yet", Err: ErrNotReady})
 	return a
 }

@@ -19,6 +19,7 @@ type counters struct {
 	unchanged  atomic.Uint64 // resources skipped because their bytes did not change
 	updated    atomic.Uint64 // resources decoded and accepted
 	rejected   atomic.Uint64 // resources refused (NACK)
+	ignored    atomic.Uint64 // field paths of policy that is not applied, as they are logged
 	published  atomic.Uint64 // plans published
 	dials      atomic.Uint64 // connections begun to endpoints
 	repicks    atomic.Uint64 // attempts that found their endpoint gone before anything was sent
@@ -40,6 +41,7 @@ type Stats struct {
 	ResourcesUnchanged   uint64  // resources skipped because their bytes did not change
 	ResourcesUpdated     uint64  // resources decoded and accepted
 	ResourcesRejected    uint64  // resources refused (NACK)
+	PolicyIgnored        uint64  // fields of resources with policy that is not applied, each counted when it is first seen
 	PlansPublished       uint64  // plans handed to invokers
 	Dials                uint64  // connections begun to endpoints
 	Repicks              uint64  // attempts that lost their endpoint before anything was sent, and chose another
