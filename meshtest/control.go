@@ -71,8 +71,8 @@ func (c *ControlPlane) RemoveResource(typeURL, name string) {
 // it is given an inbound listener of that address; without SetInbound there is
 // none, as for one that no Service selects. In the full view the policy is that
 // of the port's filter chains in the virtualInbound of a node with that address,
-// of every node where the ip is 0.0.0.0 or [::]; without SetInbound a port that a
-// Service has there is Permissive.
+// of every node where the ip is 0.0.0.0 or [::]. With port 0 it is that of all
+// ports without one of their own; without it those are Permissive.
 func (c *ControlPlane) SetInbound(addr string, in Inbound) {
 	in.Filters = append([]HTTPFilter(nil), in.Filters...)
 	c.update(func(w *world) { w.setInbound(addr, &in) })

@@ -93,7 +93,7 @@ func (c Cluster) appendType(b []byte) []byte {
 		return appendMessage(b, 38, config)
 	}
 	types := [...]uint64{EDS: 3, Static: 0, StrictDNS: 1, LogicalDNS: 2, OriginalDst: 4}
-	b = appendVarint(b, 2, types[c.Type])
+	b = protowire.AppendVarint(protowire.AppendTag(b, 2, protowire.VarintType), types[c.Type])
 	if c.Type == EDS {
 		name := c.ServiceName
 		if name == "" {
@@ -144,13 +144,18 @@ func (c Cluster) appendOptions(b []byte, pool ConnectionPool) []byte {
 	if c.full != nil {
 		protocol, given = c.full.protocol.options(pool.MaxConcurrentStreams)
 	}
-	common := pool.common()
-	if common == nil && !given {
-		return b
-	}
 	var options []byte
-	if common != nil {
+	if common := pool.common(); common != nil {
 		options = appendMessage(options, 1, common)
+	}
+	if c.Sidecar != nil && (c.Sidecar.Mode == TLSSimple || c.Sidecar.Mode == TLSMutual) {
+		auto := appendBool(nil, 1, c.Sidecar.SNI == "")
+		if auto = appendBool(auto, 2, c.Sidecar.SANs == nil); auto != nil {
+			options = appendMessage(options, 2, auto)
+		}
+	}
+	if options == nil && !given {
+		return b
 	}
 	entry := appendString(nil, 1, optionsName)
 	return appendMessage(b, 36, appendAny(entry, 2, optionsType, append(options, protocol...)))

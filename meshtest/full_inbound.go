@@ -49,6 +49,7 @@ type served struct {
 // their endpoints, and those that SetInbound was told of.
 func (w *world) serves(n node) []served {
 	ports := make(map[uint32]served)
+	otherwise := w.inboundPolicy(n)
 	for _, fqdn := range w.inOrder() {
 		s := w.services[fqdn]
 		for _, e := range s.Endpoints {
@@ -58,24 +59,22 @@ func (w *world) serves(n node) []served {
 			for _, p := range s.Ports {
 				number := cmp.Or(e.Port, p.Target, p.Number)
 				if _, known := ports[number]; !known {
-					ports[number] = served{number, s, p, Inbound{Permissive: true}}
+					ports[number] = served{number, s, p, otherwise}
 				}
 			}
 		}
 	}
 	for addr, policy := range w.inbound {
-		host, text, err := net.SplitHostPort(addr)
-		number, e := strconv.ParseUint(text, 10, 16)
-		ip := net.ParseIP(host)
-		if err != nil || e != nil || ip == nil || !ip.IsUnspecified() && !slices.Contains(n.ips, host) {
+		number, ok := n.binds(addr)
+		if !ok || number == 0 {
 			continue
 		}
-		at, known := ports[uint32(number)]
+		at, known := ports[number]
 		if !known {
-			at = served{number: uint32(number), port: Port{Name: "grpc", Number: uint32(number)}}
+			at = served{number: number, port: Port{Name: "grpc", Number: number}}
 		}
 		at.policy = policy
-		ports[at.number] = at
+		ports[number] = at
 	}
 	list := make([]served, 0, len(ports))
 	for _, at := range ports {
@@ -83,6 +82,27 @@ func (w *world) serves(n node) []served {
 	}
 	slices.SortFunc(list, func(a, b served) int { return cmp.Compare(a.number, b.number) })
 	return list
+}
+
+// inboundPolicy is that of the ports of a node which have none of their own.
+func (w *world) inboundPolicy(n node) Inbound {
+	for addr, policy := range w.inbound {
+		if number, ok := n.binds(addr); ok && number == 0 {
+			return policy
+		}
+	}
+	return Inbound{Permissive: true}
+}
+
+// binds says that an ip:port is one of the node's, and gives the port.
+func (n node) binds(addr string) (port uint32, ok bool) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return 0, false
+	}
+	number, err := strconv.ParseUint(text, 10, 16)
+	ip := net.ParseIP(host)
+	return uint32(number), err == nil && ip != nil && (ip.IsUnspecified() || slices.Contains(n.ips, host))
 }
 
 // The application protocols by which sidecars know each other.
@@ -111,7 +131,7 @@ func (w *world) inboundListener(n node) []byte {
 		match: chainMatch(inboundPort, ""), filters: inboundTCP(blackHoleName), name: "virtualInbound-blackhole",
 	}.marshal())
 	l.chains = append(l.chains, inboundChains{
-		policy: Inbound{Permissive: true}, protocol: sniffed, cluster: inboundPassthroughName,
+		policy: w.inboundPolicy(n), protocol: sniffed, cluster: inboundPassthroughName,
 		http: "virtualInbound-catchall-http", tcp: virtualInbound, namespace: n.namespace,
 	}.list()...)
 	ports := w.serves(n)
@@ -122,9 +142,20 @@ func (w *world) inboundListener(n node) []byte {
 			cluster: inboundClusterName(at.number), http: name, tcp: name, namespace: n.namespace,
 		}.list()...)
 	}
-	l.filters = append(l.filters, disabledAt(tlsInspector, nil), disabledAt(httpInspector, ports))
+	if policy := w.inboundPolicy(n); policy.TLS || policy.Permissive || slices.ContainsFunc(ports, served.encrypted) {
+		l.filters = append(l.filters, disabledAt(tlsInspector, nil))
+	}
+	if !w.inboundPolicy(n).TLS || slices.ContainsFunc(ports, served.sniffed) {
+		l.filters = append(l.filters, disabledAt(httpInspector, ports))
+	}
 	return l.marshal()
 }
+
+// encrypted says that TLS may come to the port.
+func (at served) encrypted() bool { return at.policy.TLS || at.policy.Permissive }
+
+// sniffed says that plain text may come whose protocol has to be found out.
+func (at served) sniffed() bool { return at.port.protocol() == sniffed && !at.policy.TLS }
 
 // disabledAt is an inspector that does not look at the port of virtualInbound
 // itself, nor, where ports are given, at those whose protocol is known.

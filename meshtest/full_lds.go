@@ -70,7 +70,7 @@ func (l fullListener) marshal() []byte {
 func inspector(name string) []byte {
 	var config []byte
 	if name == tlsInspector {
-		config = appendWrapped(nil, 3, 512)
+		config = appendWrapped(nil, 2, 512)
 	}
 	return appendAny(appendString(nil, 1, "envoy.filters.listener."+name), 3, inspectorTypes[name], config)
 }

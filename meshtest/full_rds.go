@@ -51,11 +51,21 @@ func (s Service) fullHost(p Port, namespace string) VirtualHost {
 		}
 		h.Domains = append(h.Domains, host)
 	}
-	h.Routes = s.hashed(append(slices.Clone(s.Routes), fallback))
+	h.Routes = slices.Clone(s.Routes)
+	if !s.RoutesOnly && !slices.ContainsFunc(h.Routes, Route.takesAll) {
+		h.Routes = append(h.Routes, fallback)
+	}
+	h.Routes = s.hashed(h.Routes)
 	if s.Session != nil {
 		h.Filters = []HTTPFilter{s.Session.perRoute()}
 	}
 	return h
+}
+
+// takesAll says that no call gets past the route.
+func (r Route) takesAll() bool {
+	return r.Path+r.Regex+r.SeparatedPrefix == "" && (r.Prefix == "" || r.Prefix == "/") &&
+		r.Headers == nil && r.Query == nil && r.Fraction == nil && r.RawMatch == nil
 }
 
 // catchAll is the virtual host of everything that is no Service.

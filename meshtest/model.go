@@ -24,6 +24,9 @@ type Service struct {
 	// Routes are those that a VirtualService adds; they come before the default
 	// route of every port.
 	Routes []Route
+	// RoutesOnly leaves the default route out, as a VirtualService does: calls that
+	// no route matches fail.
+	RoutesOnly bool
 
 	// Traffic is what a DestinationRule says of all calls, Subsets are its
 	// subsets. Without Subsets the lean view answers for any subset.
@@ -172,11 +175,15 @@ func (s Service) Listener(name string, port Port) Listener {
 	if host == "" {
 		host = "0.0.0.0"
 	}
-	return Listener{
+	l := Listener{
 		Name:    name,
 		Address: hostPort(host, port.Number),
 		Route:   ClusterName(s.FQDN(), port.Number),
 	}
+	if s.Session != nil {
+		l.Filters = []HTTPFilter{s.Session.filter(), FaultFilter(), RouterFilter()}
+	}
+	return l
 }
 
 // RouteConfiguration is that of one port as istiod sends it to a client in the
@@ -191,10 +198,14 @@ func (s Service) RouteConfiguration(port Port, namespace string) RouteConfigurat
 			Clusters:  []WeightedCluster{{Name: name}},
 			Decorator: host + "/*",
 		}
+		routes := slices.Clone(s.Routes)
+		if !s.RoutesOnly {
+			routes = append(routes, fallback)
+		}
 		config.VirtualHosts = []VirtualHost{{
 			Name:         host,
 			Domains:      s.domains(port.Number, namespace),
-			Routes:       s.hashed(append(slices.Clone(s.Routes), fallback)),
+			Routes:       s.hashed(routes),
 			AttemptCount: true,
 		}}
 	}
