@@ -25,6 +25,7 @@ var sections = []struct {
 	{"choice", choice},
 	{"config", configuration},
 	{"invoke", invoke},
+	{"policies", governance},
 	{"echo", echo},
 	{"push", push},
 	{"heap", heap},
@@ -34,7 +35,7 @@ var sections = []struct {
 func main() {
 	quick := flag.Bool("quick", false, "a coarse report in half a minute, for CI")
 	share := flag.Duration("share", 15*time.Second, "about how long each section's measurements last")
-	only := flag.String("only", "", "comma-separated sections: choice, config, invoke, echo, push, heap, program")
+	only := flag.String("only", "", "comma-separated sections: choice, config, invoke, policies, echo, push, heap, program")
 	flag.Parse()
 	if !whitebox.Present() {
 		os.Exit(again())
