@@ -27,7 +27,8 @@ type decoding struct {
 	level   int      // where the entries of the message being read start in ignored
 	more    bool     // ignored was full
 
-	defaultRetry bool // a route has the retry policy that Istio gives to all
+	lastRetry      *retryPolicy // of the route before, where it has one and nothing of it was noted
+	lastRetryBytes []byte
 
 	wanted func(domain []byte) bool // which virtual hosts matter; nil is all (decodeRoutes)
 	digest *maphash.Hash            // of what mattered; may be nil
@@ -80,8 +81,6 @@ func (d *decoding) regex(text string) (*regexp.Regexp, error) {
 // expect to work, and which is not applied.
 type unapplied map[protowire.Number]string
 
-const perFilter = "typed_per_filter_config"
-
 // name is what a field is called. One without a name came after this decoder
 // was written.
 func (u unapplied) name(num protowire.Number) string {
@@ -91,27 +90,8 @@ func (u unapplied) name(num protowire.Number) string {
 	return "field " + strconv.Itoa(int(num))
 }
 
-// ignoreIf notes the field at the cursor if it is one of those; filter
-// configuration is noted by the filter's name.
-func (d *decoding) ignoreIf(c *cursor, fields unapplied) {
-	field := fields[c.num]
-	if field == perFilter {
-		field += "[" + mapKey(c.val) + "]"
-	}
-	d.ignore(field)
-}
-
-// mapKey reads the key of an entry of a map with string keys.
-func mapKey(entry []byte) string {
-	key := ""
-	c := walk(entry)
-	for c.next() {
-		if c.num == 1 {
-			key = c.text("key")
-		}
-	}
-	return key
-}
+// ignoreIf notes the field at the cursor if it is one of those.
+func (d *decoding) ignoreIf(c *cursor, fields unapplied) { d.ignore(fields[c.num]) }
 
 // ignore notes a field that carries policy which is not applied, once for each
 // message; an empty field is none.

@@ -162,20 +162,3 @@ func number(h *callHeaders, name string) (int64, bool) {
 func drawn(share uint32) bool {
 	return share >= fractionScale || share > 0 && rand.Uint32N(fractionScale) < share
 }
-
-// codeOfHTTP is the gRPC status that stands for an HTTP status.
-func codeOfHTTP(status uint32) codes.Code {
-	switch status {
-	case 400:
-		return codes.Internal
-	case 401:
-		return codes.Unauthenticated
-	case 403:
-		return codes.PermissionDenied
-	case 404:
-		return codes.Unimplemented
-	case 429, 502, 503, 504:
-		return codes.Unavailable
-	}
-	return codes.Unknown
-}

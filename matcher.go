@@ -2,9 +2,11 @@ package proxyless
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/metadata"
 )
@@ -45,11 +47,13 @@ const (
 	headerContains
 	headerRegex
 	headerRange // the value is a base-10 integer in [start, end)
+	headerNever // a form that is not known: never matches, not even inverted
 )
 
 // headerMatch is what is kept of an envoy.config.route.v3.HeaderMatcher.
 type headerMatch struct {
 	name         string // lower case
+	cookie       string // of the header cookie, only the value of this one; empty for others
 	kind         headerKind
 	text         string
 	regex        *regexp.Regexp
@@ -112,8 +116,13 @@ func (m *routeMatch) matchPath(path string) bool {
 // (grpc-go has no such flag and gets withoutHeaders of Istio wrong).
 func (m *headerMatch) matches(h *callHeaders) bool {
 	value, present := h.get(m.name)
+	if m.cookie != "" && present {
+		value, present = cookieValue(value, m.cookie)
+	}
 	present = present || m.missingEmpty
 	switch {
+	case m.kind == headerNever:
+		return false
 	case m.kind == headerPresent:
 		return present != m.invert
 	case m.kind == headerAbsent:
@@ -141,6 +150,72 @@ func (m *headerMatch) matchValue(value string) bool {
 		return err == nil && m.start <= n && n < m.end
 	}
 	return false
+}
+
+// cookieValue finds a cookie in the value of a cookie header.
+func cookieValue(header, name string) (value string, present bool) {
+	for part := range strings.FieldsFuncSeq(header, func(r rune) bool { return r == ';' || r == ',' }) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(part), "="); ok && key == name {
+			return strings.Trim(value, `"`), true
+		}
+	}
+	return "", false
+}
+
+// templatePattern turns a path template of Envoy into a regular expression: *
+// and {name} stand for one segment, ** for the rest, and {name=...} for what
+// its pattern says.
+func templatePattern(template string) (string, error) {
+	const segment, rest = "[^/]+", ".*"
+	if !strings.HasPrefix(template, "/") {
+		return "", errors.New("a path template starts with /")
+	}
+	var b strings.Builder
+	ended := false // ** was there: no further wildcard
+	wildcard := func(pattern string) error {
+		if ended {
+			return errors.New("a wildcard follows **")
+		}
+		ended = pattern == rest
+		b.WriteString(pattern)
+		return nil
+	}
+	for inside := false; template != ""; {
+		var err error
+		n := 1
+		switch {
+		case strings.HasPrefix(template, "**"):
+			n, err = 2, wildcard(rest)
+		case template[0] == '*':
+			err = wildcard(segment)
+		case template[0] == '{':
+			name, after, ok := strings.Cut(template[1:], "}")
+			if inside || !ok {
+				return "", errors.New("{ is not closed, or inside another")
+			}
+			name, pattern, given := strings.Cut(name, "=")
+			switch {
+			case name == "":
+				err = errors.New("a variable has no name")
+			case given:
+				inside, template, n = true, pattern+"}"+after, 0
+			default:
+				n, err = len(template)-len(after), wildcard(segment)
+			}
+		case template[0] == '}' && inside:
+			inside = false
+		case template[0] == '}':
+			err = errors.New("} without {")
+		default:
+			_, n = utf8.DecodeRuneInString(template)
+			b.WriteString(regexp.QuoteMeta(template[:n]))
+		}
+		if err != nil {
+			return "", err
+		}
+		template = template[n:]
+	}
+	return b.String(), nil
 }
 
 func textEqual(s, text string, fold bool) bool {

@@ -14,25 +14,33 @@ import (
 type routePolicy struct {
 	retry   *retryPolicy
 	hedge   *hedgePolicy
-	fault   *faultPolicy
-	session *sessionPolicy
+	fault   *faultPolicy   // nil: that of the listener applies
+	session *sessionPolicy // nil: that of the listener applies
 	mirrors []mirrorPolicy
 	hash    []hashPolicy // in order
 	headers headerPolicy
 	rewrite authorityRewrite
 }
 
-// retryPolicy is what is kept of an envoy.config.route.v3.RetryPolicy.
+// empty says that nothing is asked for.
+func (p *routePolicy) empty() bool {
+	return p.retry == nil && p.hedge == nil && p.fault == nil && p.session == nil && len(p.mirrors) == 0 && len(p.hash) == 0 &&
+		p.headers.request.empty() && p.headers.response.empty() && p.rewrite == (authorityRewrite{})
+}
+
+// retryPolicy is what is kept of an envoy.config.route.v3.RetryPolicy. One
+// without retries is there for its timeouts.
 type retryPolicy struct {
 	on                 retryConditions
 	codes              uint32        // bit n: gRPC status n is retried (retry_on's gRPC names, and retriable_status_codes where they mean one)
-	retries            uint32        // num_retries; default 1
+	retries            uint32        // num_retries; where absent 1; 0 is none
 	perTry             time.Duration // per_try_timeout; 0 is none
 	perTryIdle         time.Duration // per_try_idle_timeout; 0 is none
 	base, max          time.Duration // retry_back_off; default 25 ms and ten times the base
 	previousHosts      bool          // retry_host_predicate previous_hosts: avoid hosts already tried
 	reselect           uint32        // host_selection_retry_max_attempts; default 1
 	previousPriorities bool          // retry_priority previous_priorities: turn to another priority
+	priorityEvery      uint32        // previous_priorities.update_frequency: after so many attempts; 0 without
 	headers            []headerMatch // retriable_headers: of the response
 	requestHeaders     []headerMatch // retriable_request_headers: without a match there is no retry
 }
@@ -81,6 +89,12 @@ type faultPolicy struct {
 	limited   bool          // maxActive counts
 }
 
+// idle says that it does nothing: a route that switches the listener's off.
+func (p *faultPolicy) idle() bool {
+	delays := p.delayShare > 0 && (p.delay > 0 || p.headerDelay)
+	return !delays && (p.abortShare == 0 || !p.hasAbort && !p.headerAbort)
+}
+
 // sessionPolicy is what is kept of an
 // envoy.extensions.filters.http.stateful_session.v3.StatefulSession (gRFC A55).
 type sessionPolicy struct {
@@ -90,6 +104,9 @@ type sessionPolicy struct {
 	header string        // name of the header, lower case; empty with cookie
 	strict bool          // the endpoint or nothing
 }
+
+// off says that there is no affinity: a route that switches the listener's off.
+func (p *sessionPolicy) off() bool { return p.cookie == "" && p.header == "" }
 
 // mirrorPolicy is what is kept of a RouteAction.RequestMirrorPolicy.
 type mirrorPolicy struct {
@@ -124,7 +141,8 @@ type hashPolicy struct {
 }
 
 // headerPolicy is the mutations of request and response headers, in the order
-// in which they are applied.
+// in which they are applied: that of the levels, and at each level what
+// overwrites before what appends, as Envoy does.
 type headerPolicy struct {
 	request, response headerMutations
 }
@@ -145,6 +163,7 @@ const (
 	headerAddIfAbsent
 	headerOverwrite // overwrite, or add
 	headerOverwriteIfExists
+	headerRemove // what an earlier change may have set
 )
 
 type headerChange struct {

@@ -58,9 +58,11 @@ func (c *cursor) next() bool {
 	case protowire.VarintType:
 		c.u, n = protowire.ConsumeVarint(c.rest)
 	case protowire.Fixed32Type:
-		n = fixedLength(c.rest, 4)
+		var u uint32
+		u, n = protowire.ConsumeFixed32(c.rest)
+		c.u = uint64(u)
 	case protowire.Fixed64Type:
-		n = fixedLength(c.rest, 8)
+		c.u, n = protowire.ConsumeFixed64(c.rest)
 	default:
 		c.err = inField("field "+strconv.Itoa(int(num)), errors.New("groups are not accepted"))
 		return false
@@ -92,14 +94,6 @@ func (c *cursor) short() bool {
 	end := start + n
 	c.num, c.typ, c.val, c.rest = protowire.Number(b[0]>>3), protowire.BytesType, b[start:end:end], b[end:]
 	return true
-}
-
-// fixedLength only measures: no field that is read has a fixed type.
-func fixedLength(b []byte, n int) int {
-	if len(b) < n {
-		return -1
-	}
-	return n
 }
 
 func (c *cursor) broken(n int) bool {
@@ -157,6 +151,30 @@ func (c *cursor) scalar(field string) uint64 {
 	return c.u
 }
 
+// double reads a field of type double. What is no finite number is an error.
+func (c *cursor) double(field string) float64 {
+	if !c.is(protowire.Fixed64Type, field) {
+		return 0
+	}
+	return c.finite(field, math.Float64frombits(c.u))
+}
+
+// float reads a field of type float.
+func (c *cursor) float(field string) float64 {
+	if !c.is(protowire.Fixed32Type, field) {
+		return 0
+	}
+	return c.finite(field, float64(math.Float32frombits(uint32(c.u))))
+}
+
+func (c *cursor) finite(field string, value float64) float64 {
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		c.fail(inField(field, errors.New("not a number")))
+		return 0
+	}
+	return value
+}
+
 // message reads a singular message field into to, where nil is absent and
 // empty is present. As protobuf demands, a message that occurs again is merged
 // into what was there: the concatenation of two encodings is their merger.
@@ -181,6 +199,18 @@ func submessage(b []byte, num protowire.Number, field string) (message []byte, e
 		}
 	}
 	return message, c.err
+}
+
+// subtext finds a string field of a message of which nothing else is of
+// interest.
+func subtext(b []byte, num protowire.Number, field string) (text string, err error) {
+	c := walk(b)
+	for c.next() {
+		if c.num == num {
+			text = c.text(field)
+		}
+	}
+	return text, c.err
 }
 
 // countField counts the occurrences of a list field, so that a slice can be
@@ -284,9 +314,38 @@ func decodeWrapped(message []byte) (uint64, error) {
 	return value, c.err
 }
 
+// decodeDouble reads the first field of a message, a double: that of an
+// envoy.type.v3.Percent or of an envoy.config.core.v3.RuntimeDouble.
+func decodeDouble(message []byte) (float64, error) {
+	var value float64
+	c := walk(message)
+	for c.next() {
+		if c.num == 1 {
+			value = c.double("value")
+		}
+	}
+	return value, c.err
+}
+
+// decodePercent reads an envoy.type.v3.Percent: 0 to 100.
+func decodePercent(message []byte) (float64, error) {
+	value, err := decodeDouble(message)
+	if err == nil && (value < 0 || value > 100) {
+		err = inField("value", fmt.Errorf("%g is not a percentage", value))
+	}
+	return value, err
+}
+
 // decodeFraction reads an envoy.type.v3.FractionalPercent as parts per
 // million, at most a million.
 func decodeFraction(message []byte) (uint32, error) {
+	share, _, err := decodeShare(message)
+	return share, err
+}
+
+// decodeShare is decodeFraction that also tells how many parts per million 1
+// of the numerator is.
+func decodeShare(message []byte) (share, unit uint32, err error) {
 	var numerator, denominator uint64
 	c := walk(message)
 	for c.next() {
@@ -298,13 +357,14 @@ func decodeFraction(message []byte) (uint32, error) {
 		}
 	}
 	if c.err != nil {
-		return 0, c.err
+		return 0, 0, c.err
 	}
 	scales := [...]uint64{10_000, 100, 1} // HUNDRED, TEN_THOUSAND, MILLION
 	if denominator >= uint64(len(scales)) {
-		return 0, inField("denominator", fmt.Errorf("unknown value %d", int32(denominator)))
+		return 0, 0, inField("denominator", fmt.Errorf("unknown value %d", int32(denominator)))
 	}
-	return uint32(min(numerator*scales[denominator], 1_000_000)), nil
+	scale := scales[denominator]
+	return uint32(min(numerator*scale, 1_000_000)), uint32(scale), nil
 }
 
 // decodeAny reads a google.protobuf.Any; both results alias the message.

@@ -89,7 +89,7 @@ func checkRoutes(t *testing.T, c *routeConfig) {
 					t.Fatalf("%+v", r)
 				}
 			}
-			if sum != r.total || (sum == 0) != (r.failure != "") {
+			if sum != r.total || (sum == 0) != (r.failure != "" || r.header != "") || r.failure != "" && r.header != "" {
 				t.Fatalf("%+v", r)
 			}
 			if r.match.matches(call.path, call, 0) && r.match.never != "" {

@@ -73,7 +73,7 @@ func (d *decoding) forwarding(m *connectionManager, to *forwarding, strict bool)
 	d.ignoreUnlessZero("stream_idle_timeout", m.streamIdle)
 	d.ignoreUnlessZero("request_timeout", m.requestTimeout)
 	for i := range m.filters {
-		if err := d.clientFilter(&m.filters[i], strict); err != nil {
+		if err := d.clientFilter(&m.filters[i], to, strict); err != nil {
 			return inElement("http_filters", i, err)
 		}
 	}
@@ -263,13 +263,11 @@ func checkFilters(filters []listenerFilter) error {
 }
 
 // clientFilter decides about a filter on the way out.
-func (d *decoding) clientFilter(f *listenerFilter, strict bool) error {
+func (d *decoding) clientFilter(f *listenerFilter, to *forwarding, strict bool) error {
 	switch {
 	case f.harmless() || f.disabled:
 	case f.config.name == typeFault, f.config.name == typeStatefulSession:
-		if f.applies() {
-			d.ignore("http_filters[" + f.name + "]")
-		}
+		return d.knownFilter(f, to)
 	case f.optional || !strict:
 		d.ignore("http_filters[" + f.name + "]")
 	case f.remote:
@@ -278,6 +276,26 @@ func (d *decoding) clientFilter(f *listenerFilter, strict bool) error {
 		return fmt.Errorf("filter type %q is not known, and the filter is not optional", f.config.name)
 	}
 	return nil
+}
+
+// knownFilter takes the configuration of a filter that is applied.
+func (d *decoding) knownFilter(f *listenerFilter, to *forwarding) (err error) {
+	outer := d.enter()
+	defer d.leave(outer, "http_filters", f.name, -1)
+	switch {
+	case !f.applies():
+	case f.config.json:
+		d.ignore("typed_config (TypedStruct)")
+	case f.config.name == typeFault:
+		if p, failed := d.fault(f.config.value); failed != nil || !p.idle() {
+			to.fault, err = p, failed
+		}
+	default:
+		if p, failed := d.session(f.config.value); failed != nil || !p.off() {
+			to.session, err = p, failed
+		}
+	}
+	return inField("typed_config", err)
 }
 
 // applies says that a known filter does something by itself: the fault filter

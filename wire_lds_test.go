@@ -82,15 +82,15 @@ func TestListener(t *testing.T) {
 		},
 		"filters that are not applied": {
 			rawAPIListener(rawManager(
-				rawFilter("fault", typeFault, rawProto{}.msg(1, rawProto{})),
+				rawFilter("fault", typeFault, rawProto{}.msg(7, rawProto{})),
 				rawFilter("fault of EnvoyFilter", "xds.type.v3.TypedStruct", rawProto{}.text(1, typePrefix+typeFault).msg(2, rawStruct("abort", "x"))),
 				rawFilter("fault without policy", typeFault, rawProto{}.text(3, "cluster")),
 				rawFilter("fault that is off", typeFault, rawProto{}.msg(1, rawProto{})).num(7, 1),
 				rawFilter("session", typeStatefulSession, rawProto{}.msg(1, rawProto{})),
 				optional, rawProto{}.text(1, "discovered").msg(5, rawProto{}).num(6, 1), rawRouter).msg(3, rawRDS)),
 			listener{name: "reviews.demo:9080", forwarding: forwarding{routeName: reviews}},
-			[]string{"api_listener.http_filters[fault]", "api_listener.http_filters[fault of EnvoyFilter]", "api_listener.http_filters[session]",
-				"api_listener.http_filters[wasm]", "api_listener.http_filters[discovered]"},
+			[]string{"api_listener.http_filters[fault].response_rate_limit", "api_listener.http_filters[fault of EnvoyFilter].typed_config (TypedStruct)",
+				"api_listener.http_filters[session].session_state ()", "api_listener.http_filters[wasm]", "api_listener.http_filters[discovered]"},
 		},
 		"a provider without policy": {
 			rawInbound(rawChain("inbound-plaintext", rawManager(rawRouter), "")),

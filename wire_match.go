@@ -9,8 +9,9 @@ import (
 // routeMatchUnapplied names the matchers that are known but need what a call
 // does not have. Ignoring one would let the route take calls that are not
 // meant for it, so a route that has one never matches.
-var routeMatchUnapplied = unapplied{7: "query_parameters", 11: "tls_context", 12: "connect_matcher", 13: "dynamic_metadata",
-	15: "path_match_policy", 16: "filter_state", 17: "cookies"}
+var routeMatchUnapplied = unapplied{11: "tls_context", 13: "dynamic_metadata", 16: "filter_state"}
+
+const typePathTemplate = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
 
 // routeMatch reads an envoy.config.route.v3.RouteMatch.
 func (d *decoding) routeMatch(b []byte, m *routeMatch) error {
@@ -30,12 +31,22 @@ func (d *decoding) routeMatch(b []byte, m *routeMatch) error {
 			d.keep(&c, "headers")
 			i := len(m.headers)
 			m.headers = append(m.headers, headerMatch{})
-			c.fail(inElement("headers", i, d.headerMatch(c.bytes("headers"), m, &m.headers[i])))
+			never, err := d.headerMatch(c.bytes("headers"), &m.headers[i])
+			c.fail(inElement("headers", i, err))
+			if never != "" {
+				d.unknownMatcher(m, "headers."+never)
+			}
 		case 8: // grpc: every call is one
 		case 9:
 			c.message("runtime_fraction", &fraction)
+		case 7:
+			d.keep(&c, "query_parameters")
+			c.fail(inField("query_parameters", d.queryMatch(c.bytes("query_parameters"), m)))
+		case 17:
+			d.keep(&c, "cookies")
+			c.fail(inField("cookies", d.cookieMatch(c.bytes("cookies"), m)))
 		default:
-			m.neverBecause(routeMatchUnapplied.name(c.num))
+			d.unknownMatcher(m, routeMatchUnapplied.name(c.num))
 		}
 	}
 	c.fail(d.pathMatch(path, m))
@@ -45,6 +56,57 @@ func (d *decoding) routeMatch(b []byte, m *routeMatch) error {
 		m.foldCase = value == 0
 		c.fail(inField("case_sensitive", err))
 	}
+	return c.err
+}
+
+// unknownMatcher makes the match one that never matches, and notes it.
+func (d *decoding) unknownMatcher(m *routeMatch, field string) {
+	d.ignore("match." + field)
+	m.neverBecause(field + ", which is not supported")
+}
+
+// queryMatch reads a QueryParameterMatcher. The path of a gRPC call has no
+// query, so that only a matcher that wants a parameter to be absent is met.
+func (d *decoding) queryMatch(b []byte, m *routeMatch) error {
+	var specifier oneof
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 5:
+			specifier.message(&c, "string_match")
+		case 6:
+			specifier.scalar(&c, "present_match")
+		}
+	}
+	if specifier.num != 6 || specifier.u != 0 {
+		m.neverBecause("query_parameters, which a gRPC call has none of")
+	}
+	return c.err
+}
+
+// cookieMatch reads a CookieMatcher.
+func (d *decoding) cookieMatch(b []byte, m *routeMatch) error {
+	h := headerMatch{kind: headerExact}
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 1:
+			h.cookie = d.intern(c.raw("name"))
+		case 2:
+			never, err := d.stringMatch(c.bytes("string_match"), &h)
+			c.fail(inField("string_match", err))
+			if never != "" {
+				d.unknownMatcher(m, "cookies."+never)
+			}
+		case 3:
+			h.invert = c.scalar("invert_match") != 0
+		}
+	}
+	if c.err == nil && h.cookie == "" {
+		return missingField("name")
+	}
+	h.name = "cookie"
+	m.headers = append(m.headers, h)
 	return c.err
 }
 
@@ -68,15 +130,43 @@ func (d *decoding) pathMatch(path oneof, m *routeMatch) (err error) {
 		return inField("safe_regex", err)
 	case 14:
 		m.path, m.text = pathSeparated, strings.TrimSuffix(string(path.val), "/")
-	case 0:
-		m.neverBecause("path_specifier of an unknown kind")
+	case 12:
+		m.neverBecause("connect_matcher, which a gRPC call is no CONNECT for")
+	case 15:
+		return inField("path_match_policy", d.pathPolicy(path.val, m))
 	default:
-		m.neverBecause(routeMatchUnapplied[path.num])
+		d.unknownMatcher(m, "path_specifier of an unknown kind")
 	}
 	if m.path == pathSeparated && m.text == "" || m.path == pathPrefix && (m.text == "" || m.text == "/") {
 		m.path, m.text = pathAny, ""
 	}
 	return nil
+}
+
+// pathPolicy reads the TypedExtensionConfig of path_match_policy.
+func (d *decoding) pathPolicy(b []byte, m *routeMatch) error {
+	packed, err := submessage(b, 2, "typed_config")
+	if err != nil {
+		return err
+	}
+	x, err := decodeExtension(packed)
+	if err != nil {
+		return inField("typed_config", err)
+	}
+	if x.name != typePathTemplate || x.json {
+		d.unknownMatcher(m, "path_match_policy ("+x.name+")")
+		return nil
+	}
+	template, err := subtext(x.value, 1, "path_template")
+	if err != nil {
+		return inField("typed_config", err)
+	}
+	pattern, err := templatePattern(template)
+	if err == nil {
+		m.path, m.text = pathRegex, template
+		m.regex, err = d.regex(pattern)
+	}
+	return inField("typed_config.path_template", err)
 }
 
 // setFraction reads an envoy.config.core.v3.RuntimeFractionalPercent, whose
@@ -110,8 +200,9 @@ func (d *decoding) regexMatcher(b []byte) (re *regexp.Regexp, pattern string, er
 	return re, pattern, inField("regex", err)
 }
 
-// headerMatch reads an envoy.config.route.v3.HeaderMatcher.
-func (d *decoding) headerMatch(b []byte, m *routeMatch, h *headerMatch) error {
+// headerMatch reads an envoy.config.route.v3.HeaderMatcher; never says what is
+// not known of it, so that it must not match.
+func (d *decoding) headerMatch(b []byte, h *headerMatch) (never string, err error) {
 	var specifier oneof
 	c := walk(b)
 	for c.next() {
@@ -129,14 +220,18 @@ func (d *decoding) headerMatch(b []byte, m *routeMatch, h *headerMatch) error {
 		case 14:
 			h.missingEmpty = c.scalar("treat_missing_header_as_empty") != 0
 		default:
-			m.neverBecause("headers." + unapplied(nil).name(c.num))
+			never = unapplied(nil).name(c.num)
 		}
 	}
 	if c.err == nil && h.name == "" {
-		return missingField("name")
+		return "", missingField("name")
 	}
-	c.fail(d.headerSpecifier(specifier, m, h))
-	return c.err
+	unknown, err := d.headerSpecifier(specifier, h)
+	c.fail(err)
+	if never == "" {
+		never = unknown
+	}
+	return never, c.err
 }
 
 // headerName is the name under which a call's header is found. HTTP/2 has
@@ -150,32 +245,33 @@ func headerName(name string) string {
 
 // headerSpecifier takes the member of header_match_specifier; without one the
 // header has to be present.
-func (d *decoding) headerSpecifier(s oneof, m *routeMatch, h *headerMatch) (err error) {
+func (d *decoding) headerSpecifier(s oneof, h *headerMatch) (never string, err error) {
 	switch s.num {
 	case 4:
 		h.kind, h.text = headerExact, d.intern(s.val)
 	case 6:
 		h.kind = headerRange
 		h.start, h.end, err = decodeRange(s.val)
-		return inField("range_match", err)
+		return "", inField("range_match", err)
 	case 7:
 		if s.u == 0 {
 			h.kind = headerAbsent
 		}
 	case 9:
-		return h.part(headerPrefix, "prefix_match", d.intern(s.val))
+		return "", h.part(headerPrefix, "prefix_match", d.intern(s.val))
 	case 10:
-		return h.part(headerSuffix, "suffix_match", d.intern(s.val))
+		return "", h.part(headerSuffix, "suffix_match", d.intern(s.val))
 	case 11:
 		h.kind = headerRegex
 		h.regex, h.text, err = d.regexMatcher(s.val)
-		return inField("safe_regex_match", err)
+		return "", inField("safe_regex_match", err)
 	case 12:
-		return h.part(headerContains, "contains_match", d.intern(s.val))
+		return "", h.part(headerContains, "contains_match", d.intern(s.val))
 	case 13:
-		return inField("string_match", d.stringMatch(s.val, m, h))
+		never, err = d.stringMatch(s.val, h)
+		return never, inField("string_match", err)
 	}
-	return nil
+	return "", nil
 }
 
 // part sets a match on a part of the value, which must not be empty.
@@ -188,7 +284,7 @@ func (h *headerMatch) part(kind headerKind, field, text string) error {
 }
 
 // stringMatch reads an envoy.type.matcher.v3.StringMatcher.
-func (d *decoding) stringMatch(b []byte, m *routeMatch, h *headerMatch) (err error) {
+func (d *decoding) stringMatch(b []byte, h *headerMatch) (never string, err error) {
 	var pattern oneof
 	c := walk(b)
 	for c.next() {
@@ -202,27 +298,27 @@ func (d *decoding) stringMatch(b []byte, m *routeMatch, h *headerMatch) (err err
 		}
 	}
 	if c.err != nil {
-		return c.err
+		return "", c.err
 	}
 	switch pattern.num {
 	case 1:
 		h.kind, h.text = headerExact, d.intern(pattern.val)
 	case 2:
-		return h.part(headerPrefix, "prefix", d.intern(pattern.val))
+		return "", h.part(headerPrefix, "prefix", d.intern(pattern.val))
 	case 3:
-		return h.part(headerSuffix, "suffix", d.intern(pattern.val))
+		return "", h.part(headerSuffix, "suffix", d.intern(pattern.val))
 	case 5:
 		h.kind, h.foldCase = headerRegex, false
 		h.regex, h.text, err = d.regexMatcher(pattern.val)
-		return inField("safe_regex", err)
+		return "", inField("safe_regex", err)
 	case 7:
-		return h.part(headerContains, "contains", d.intern(pattern.val))
+		return "", h.part(headerContains, "contains", d.intern(pattern.val))
 	case 8:
-		m.neverBecause("headers.string_match.custom")
+		return "string_match.custom", nil
 	default:
-		m.neverBecause("headers.string_match of an unknown kind")
+		return "string_match of an unknown kind", nil
 	}
-	return nil
+	return "", nil
 }
 
 // decodeRange reads an envoy.type.v3.Int64Range.

@@ -7,7 +7,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
 )
+
+// istioRetryOn is the policy that Istio gives to every route without one.
+const istioRetryOn = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 
 const (
 	reviews   = "outbound|9080||reviews.demo.svc.cluster.local"
@@ -77,14 +82,34 @@ func (r *route) describe() string {
 	for _, w := range r.clusters {
 		s += fmt.Sprintf(" %s=%d/%d", w.name, w.weight, r.total)
 	}
+	if r.header != "" {
+		s += " of " + r.header
+	}
+	if r.code != codes.OK {
+		s += " " + strings.ToUpper(r.code.String())
+	}
 	if r.hasMaxDuration {
 		s += fmt.Sprintf(" within %v", r.maxDuration)
 	}
-	return s + " " + r.failure
+	s += " " + r.failure
+	switch {
+	case r.policy == nil:
+		return s
+	case reflect.DeepEqual(*r.policy, routePolicy{retry: istioRetries}):
+		return s + " as Istio retries"
+	}
+	return s + " " + describeValue(reflect.ValueOf(r.policy))
+}
+
+// istioRetries is Istio's policy as it is kept.
+var istioRetries = &retryPolicy{
+	on:      retryConnectFailure | retryRefusedStream | retryStatusCodes,
+	codes:   1<<codes.Unavailable | 1<<codes.Canceled,
+	retries: 2, base: 25 * time.Millisecond, max: 250 * time.Millisecond, previousHosts: true, reselect: 5,
 }
 
 func (m *headerMatch) describe() string {
-	s := m.name + " " + [...]string{"is there", "is not there", "= ", "starts with ", "ends with ", "contains ", "matches ", "in "}[m.kind] + m.text
+	s := m.name + " " + [...]string{"is there", "is not there", "= ", "starts with ", "ends with ", "contains ", "matches ", "in ", "never"}[m.kind] + m.text
 	if m.kind == headerRange {
 		s += fmt.Sprintf("[%d,%d)", m.start, m.end)
 	}
@@ -98,7 +123,6 @@ func (m *headerMatch) describe() string {
 
 // What a VirtualService (and with it a route of the Gateway API) turns into.
 func TestVirtualService(t *testing.T) {
-	const retryOnce = "virtual_hosts[*].routes[*].route.retry_policy (Istio's default)"
 	const host = "virtual_hosts[reviews.demo.svc.cluster.local:9080]."
 	to := func(cluster string) rawProto { return rawProto{}.text(1, cluster) }
 	for name, test := range map[string]struct {
@@ -108,8 +132,7 @@ func TestVirtualService(t *testing.T) {
 	}{
 		"none": {
 			[]rawProto{rawRoute("default", rawEverything, rawDefaultAction(reviews)), rawRoute("default2", rawEverything, rawDefaultAction(reviews))},
-			[]string{"default: any -> " + reviews + "=1/1 ", "default2: any -> " + reviews + "=1/1 "},
-			[]string{retryOnce},
+			[]string{"default: any -> " + reviews + "=1/1  as Istio retries", "default2: any -> " + reviews + "=1/1  as Istio retries"}, nil,
 		},
 		"weights": {
 			[]rawProto{rawRoute("canary", rawEverything, rawProto{}.msg(3, rawProto{}.
@@ -172,9 +195,9 @@ func TestVirtualService(t *testing.T) {
 				rawRoute("claims", rawProto{}.text(1, "/").msg(13, rawProto{}), to("a")),
 				rawRoute("tls", rawProto{}.text(1, "/").msg(11, rawProto{}), to("a")),
 				rawRoute("state", rawProto{}.text(1, "/").msg(16, rawProto{}), to("a")),
-				rawRoute("cookies", rawProto{}.text(1, "/").msg(17, rawProto{}), to("a")),
+				rawRoute("cookies", rawProto{}.text(1, "/").msg(17, rawProto{}.text(1, "c").msg(2, rawProto{}.num(99, 1))), to("a")),
 				rawRoute("connect", rawProto{}.msg(12, rawProto{}), to("a")),
-				rawRoute("template", rawProto{}.msg(15, rawProto{}), to("a")),
+				rawRoute("policy", rawProto{}.msg(15, rawProto{}.packed(2, "a.Matcher", nil)), to("a")),
 				rawRoute("new", rawProto{}.text(1, "/").num(99, 1), to("a")),
 				rawRoute("new path", rawProto{}, to("a")),
 				rawRoute("new header", rawProto{}.text(1, "/").msg(6, rawProto{}.text(1, "h").num(99, 1)), to("a")),
@@ -183,24 +206,24 @@ func TestVirtualService(t *testing.T) {
 				rawRoute("grpc", rawProto{}.text(1, "/").msg(8, rawProto{}), to("a")),
 			},
 			[]string{
-				"query: any, never: query_parameters -> its match has query_parameters, which is not supported, so that it never matches",
-				"claims: any, never: dynamic_metadata -> its match has dynamic_metadata, which is not supported, so that it never matches",
-				"tls: any, never: tls_context -> its match has tls_context, which is not supported, so that it never matches",
-				"state: any, never: filter_state -> its match has filter_state, which is not supported, so that it never matches",
-				"cookies: any, never: cookies -> its match has cookies, which is not supported, so that it never matches",
-				"connect: any, never: connect_matcher -> its match has connect_matcher, which is not supported, so that it never matches",
-				"template: any, never: path_match_policy -> its match has path_match_policy, which is not supported, so that it never matches",
-				"new: any, never: field 99 -> its match has field 99, which is not supported, so that it never matches",
-				"new path: any, never: path_specifier of an unknown kind -> its match has path_specifier of an unknown kind, which is not supported, so that it never matches",
-				"new header: any, h is there, never: headers.field 99 -> its match has headers.field 99, which is not supported, so that it never matches",
-				"new string: any, h is there, never: headers.string_match of an unknown kind -> its match has headers.string_match of an unknown kind, which is not supported, so that it never matches",
-				"custom string: any, h is there, never: headers.string_match.custom -> its match has headers.string_match.custom, which is not supported, so that it never matches",
+				"query: any, never: query_parameters, which a gRPC call has none of -> its match has query_parameters, which a gRPC call has none of, so that it never matches",
+				"claims: any, never: dynamic_metadata, which is not supported -> its match has dynamic_metadata, which is not supported, so that it never matches",
+				"tls: any, never: tls_context, which is not supported -> its match has tls_context, which is not supported, so that it never matches",
+				"state: any, never: filter_state, which is not supported -> its match has filter_state, which is not supported, so that it never matches",
+				"cookies: any, cookie = , never: cookies.string_match of an unknown kind, which is not supported -> its match has cookies.string_match of an unknown kind, which is not supported, so that it never matches",
+				"connect: any, never: connect_matcher, which a gRPC call is no CONNECT for -> its match has connect_matcher, which a gRPC call is no CONNECT for, so that it never matches",
+				"policy: any, never: path_match_policy (a.Matcher), which is not supported -> its match has path_match_policy (a.Matcher), which is not supported, so that it never matches",
+				"new: any, never: field 99, which is not supported -> its match has field 99, which is not supported, so that it never matches",
+				"new path: any, never: path_specifier of an unknown kind, which is not supported -> its match has path_specifier of an unknown kind, which is not supported, so that it never matches",
+				"new header: any, h is there, never: headers.field 99, which is not supported -> its match has headers.field 99, which is not supported, so that it never matches",
+				"new string: any, h is there, never: headers.string_match of an unknown kind, which is not supported -> its match has headers.string_match of an unknown kind, which is not supported, so that it never matches",
+				"custom string: any, h is there, never: headers.string_match.custom, which is not supported -> its match has headers.string_match.custom, which is not supported, so that it never matches",
 				"grpc: any -> a=1/1 ",
 			},
 			[]string{
-				host + "routes[query].match.query_parameters", host + "routes[claims].match.dynamic_metadata", host + "routes[tls].match.tls_context",
-				host + "routes[state].match.filter_state", host + "routes[cookies].match.cookies", host + "routes[connect].match.connect_matcher",
-				host + "routes[template].match.path_match_policy", host + "routes[new].match.field 99", host + "routes[new path].match.path_specifier of an unknown kind",
+				host + "routes[claims].match.dynamic_metadata", host + "routes[tls].match.tls_context",
+				host + "routes[state].match.filter_state", host + "routes[cookies].match.cookies.string_match of an unknown kind",
+				host + "routes[policy].match.path_match_policy (a.Matcher)", host + "routes[new].match.field 99", host + "routes[new path].match.path_specifier of an unknown kind",
 				host + "routes[new header].match.headers.field 99", host + "routes[new string].match.headers.string_match of an unknown kind",
 				host + "routes[custom string].match.headers.string_match.custom",
 			},
@@ -212,48 +235,38 @@ func TestVirtualService(t *testing.T) {
 				rawRoute("header", rawEverything, to("a").msg(36, rawProto{}.msg(1, rawSeconds(3)).msg(2, rawSeconds(9)))),
 				rawRoute("absent", rawEverything, to("a").msg(36, rawProto{})),
 				rawRoute("envoy", rawEverything, to("a").msg(8, rawSeconds(3)).msg(23, rawSeconds(1))),
+				rawRoute("old", rawEverything, to("a").msg(8, rawSeconds(3))),
+				rawRoute("none", rawEverything, to("a").msg(8, rawSeconds(3)).msg(23, rawProto{})),
 				rawRoute("offset", rawEverything, to("a").msg(36, rawProto{}.msg(1, rawSeconds(3)).msg(3, rawSeconds(1)))),
 			},
-			[]string{"set: any -> a=1/1 within 3s ", "unset: any -> a=1/1 within 0s ", "header: any -> a=1/1 within 9s ", "absent: any -> a=1/1 ", "envoy: any -> a=1/1 ",
+			[]string{"set: any -> a=1/1 within 3s ", "unset: any -> a=1/1 within 0s ", "header: any -> a=1/1 within 9s ", "absent: any -> a=1/1 ", "envoy: any -> a=1/1 within 1s ", "old: any -> a=1/1 within 3s ", "none: any -> a=1/1 ",
 				"offset: any -> a=1/1 within 3s "},
-			[]string{host + "routes[envoy].route.timeout", host + "routes[envoy].route.max_grpc_timeout", host + "routes[offset].route.max_stream_duration.grpc_timeout_header_offset"},
+			[]string{host + "routes[offset].route.max_stream_duration.grpc_timeout_header_offset"},
 		},
 		"what cannot carry a call": {
 			[]rawProto{
 				rawProto{}.msg(1, rawEverything).msg(3, rawProto{}.text(1, "elsewhere")).text(14, "redirect"),
 				rawProto{}.msg(1, rawEverything).msg(7, rawProto{}.num(1, 418).msg(2, rawProto{}.text(3, "teapot"))).text(14, "direct"),
+				rawProto{}.msg(1, rawEverything).msg(7, rawProto{}.num(1, 429).msg(2, rawProto{}.text(1, "/etc/file"))).text(14, "busy"),
 				rawProto{}.msg(1, rawEverything).msg(18, rawProto{}).text(14, "server"),
 				rawProto{}.msg(1, rawEverything).text(14, "nothing"),
-				rawRoute("header", rawEverything, rawProto{}.text(2, "x-cluster")),
+				rawRoute("header", rawEverything, rawProto{}.text(2, "X-Cluster")),
+				rawRoute("weights", rawEverything, rawProto{}.msg(3, rawProto{}.msg(1, rawProto{}.text(12, "h").wrap(2, 1)))),
 				rawRoute("plugin", rawEverything, rawProto{}.text(37, "rls")),
 				rawRoute("no cluster", rawEverything, rawProto{}),
 				rawRoute("the last one wins", rawEverything, rawProto{}.text(1, "a").text(2, "x-cluster").text(1, "b")),
 			},
 			[]string{
-				"redirect: any -> the route answers with a redirect, which a gRPC call cannot follow",
-				"direct: any -> the route answers every call directly, with HTTP status 418",
+				"redirect: any -> UNKNOWN the route answers with a redirect to elsewhere, which a gRPC call cannot follow",
+				"direct: any -> UNKNOWN the route answers every call directly, with HTTP status 418: teapot",
+				"busy: any -> UNAVAILABLE the route answers every call directly, with HTTP status 429",
 				"server: any -> the route does not forward: it is meant for servers",
 				"nothing: any -> the route has no action that is known",
-				`header: any -> the route takes its cluster from the header "x-cluster", which is not supported`,
+				"header: any -> of x-cluster ", "weights: any -> the route takes one of its weighted clusters from a header, which is not supported",
 				"plugin: any -> the route takes its cluster from a plugin, which is not supported",
 				"no cluster: any -> the route names no cluster",
 				"the last one wins: any -> b=1/1 ",
 			}, nil,
-		},
-		"fault, headers, mirror, rewrite, retries and a consistent hash are noted": {
-			[]rawProto{
-				rawRoute("all", rawEverything, to("a").text(6, "other").msg(9, rawRetry("5xx", 3)).msg(15, rawProto{}, rawProto{}).msg(30, rawProto{}.text(1, "m")).wrap(7, 1)).
-					msg(9, rawProto{}, rawProto{}).text(12, "x", "y").entry(13, "envoy.filters.http.fault", rawProto{}.msg(2, rawProto{})),
-				rawRoute("", rawEverything, rawProto{}.msg(3, rawProto{}.msg(1, rawProto{}.text(1, "w").wrap(2, 1).msg(4, rawProto{})))),
-				rawRoute("no rewrite", rawEverything, to("a").wrap(7, 0)),
-			},
-			[]string{"all: any -> a=1/1 ", ": any -> w=1/1 ", "no rewrite: any -> a=1/1 "},
-			[]string{
-				host + "routes[all].route.host_rewrite_literal", host + "routes[all].route.retry_policy", host + "routes[all].route.hash_policy",
-				host + "routes[all].route.request_mirror_policies", host + "routes[all].route.auto_host_rewrite",
-				host + "routes[all].request_headers_to_add", host + "routes[all].request_headers_to_remove", host + "routes[all].typed_per_filter_config[envoy.filters.http.fault]",
-				host + "routes[1].route.weighted_clusters.clusters[w].request_headers_to_add",
-			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -292,12 +305,10 @@ func sameElements(a, b []string) bool {
 }
 
 func TestPolicyAboveTheRoutesIsNoted(t *testing.T) {
-	host := rawProto{}.text(2, "a").msg(7, rawProto{}).entry(15, "envoy.filters.http.cors", nil).msg(16, rawRetry("5xx", 1)).num(4, 1).msg(22, rawProto{})
-	got, err := decodeResource(kindRoute, rawProto{}.text(1, "r").msg(2, host).msg(6, rawProto{}).text(8, "x").msg(13, rawProto{}).entry(16, "f", nil))
+	host := rawProto{}.text(2, "a").entry(15, "envoy.filters.http.cors", nil).num(4, 1)
+	got, err := decodeResource(kindRoute, rawProto{}.text(1, "r").msg(2, host).msg(9, rawProto{}).entry(16, "f", nil))
 	want := []string{
-		"virtual_hosts[0].request_headers_to_add", "virtual_hosts[0].typed_per_filter_config[envoy.filters.http.cors]", "virtual_hosts[0].retry_policy",
-		"virtual_hosts[0].require_tls", "virtual_hosts[0].request_mirror_policies",
-		"request_headers_to_add", "request_headers_to_remove", "request_mirror_policies", "typed_per_filter_config[f]",
+		"vhds", "typed_per_filter_config[f]", "virtual_hosts[0].typed_per_filter_config[envoy.filters.http.cors]", "virtual_hosts[0].require_tls",
 	}
 	if err != nil || !reflect.DeepEqual(got.ignored, want) {
 		t.Errorf("ignored\n%s\n%v", strings.Join(got.ignored, "\n"), err)
@@ -350,7 +361,6 @@ func TestRouteConfigurationThatIsRejected(t *testing.T) {
 		first + "route.weighted_clusters: no cluster has a weight":                                             clusters(0, 0),
 		first + "route.weighted_clusters: the weights add up to 4294967296, more than 4294967295":              clusters(math.MaxUint32, 1),
 		first + "route.weighted_clusters.clusters[1].name: missing":                                            action(rawProto{}.msg(3, rawProto{}.msg(1, rawProto{}.text(1, "c"), rawProto{}.wrap(2, 1)))),
-		first + "route.weighted_clusters.clusters[0].cluster_header: not supported":                            action(rawProto{}.msg(3, rawProto{}.msg(1, rawProto{}.text(12, "h").wrap(2, 1)))),
 		first + "route.max_stream_duration.max_stream_duration: negative duration":                             action(rawProto{}.text(1, "a").msg(36, rawProto{}.msg(1, rawSeconds(1<<63)))),
 		first + "route.max_stream_duration.grpc_timeout_header_max: duration out of range":                     action(rawProto{}.text(1, "a").msg(36, rawProto{}.msg(2, rawSeconds(1<<62)))),
 	} {
