@@ -21,9 +21,10 @@ import (
 type endpointSet struct {
 	// Constant after construction.
 	cluster   *cluster
-	from      *assignment
-	endpoints []endpoint // the assignment's; behind them the others, where some rule may choose them
-	listed    int        // endpoints[:listed] are those that the mesh calls usable
+	source    *assignment // what the mesh sent
+	from      *assignment // what is left of it by subsetting
+	endpoints []endpoint  // the assignment's; behind them the others, where some rule may choose them
+	listed    int         // endpoints[:listed] are those that the mesh calls usable
 	tiers     []tier
 	balance   balancing // how endpoints are chosen
 	table     *connTable
@@ -31,6 +32,7 @@ type endpointSet struct {
 	hosts     []*host       // parallel to endpoints; nil where state is
 	limits    *breaker      // nil where the cluster has no limits
 	drops     []dropShare   // nil where no load is shed
+	timed     bool          // choosing looks at how long answers take
 	judged    bool          // the cluster has outlier detection
 	split     bool          // and it splits off failures of local origin
 
@@ -259,10 +261,16 @@ func (s *endpointSet) key(addr netip.AddrPort) connKey {
 	return connKey{addr: addr, settings: s.cluster.conn}
 }
 
-// newEndpointSet prepares an assignment for picking. Endpoints that prev holds
-// too keep their cells. state may be nil.
+// newEndpointSet prepares an assignment for picking as its cluster asks for.
+// Endpoints that prev holds too keep their cells. state may be nil.
 func newEndpointSet(table *connTable, c *cluster, a *assignment, state *clusterState, prev *endpointSet) *endpointSet {
-	s := &endpointSet{cluster: c, from: a, balance: c.balance, endpoints: a.endpoints, listed: len(a.endpoints), drops: a.drops, table: table, state: state}
+	return newBalancedSet(table, c, a, c.balance, state, prev)
+}
+
+// newBalancedSet prepares an assignment for picking as b says.
+func newBalancedSet(table *connTable, c *cluster, source *assignment, b balancing, state *clusterState, prev *endpointSet) *endpointSet {
+	a := subsetOf(source, b.subset, table.seed)
+	s := &endpointSet{cluster: c, source: source, from: a, balance: b, timed: b.policy == lbShortestReply || b.policy == lbP2C, endpoints: a.endpoints, listed: len(a.endpoints), drops: a.drops, table: table, state: state}
 	s.addOthers()
 	s.slots = make([]atomic.Pointer[cell], len(s.endpoints))
 	if state != nil {

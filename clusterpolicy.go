@@ -114,6 +114,7 @@ type tcpKeepAlive struct {
 }
 
 // remembers says that the cluster has policy that must outlive updates.
-func (c *cluster) remembers() bool {
-	return c.outlier != nil || c.limits != nil || c.balance.slow.window > 0 || c.balance.policy >= lbReported
-}
+func (c *cluster) remembers() bool { return c.outlier != nil || c.limits != nil }
+
+// remembers says that choosing needs what must outlive updates.
+func (b *balancing) remembers() bool { return b.slow.window > 0 || b.policy >= lbReported }

@@ -39,7 +39,8 @@ type host struct {
 	// Atomics, read by every pick.
 	ejected atomic.Bool // picks avoid it: it is out, and its priority is not in panic
 
-	tally tally
+	tally   tally
+	replies replies
 
 	ejection
 }

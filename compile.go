@@ -18,6 +18,7 @@ type target struct {
 	node                  string        // this process's id, as istiod knows it
 	timeout               time.Duration // of calls whose context has no deadline; 0 is none
 	caller                caller
+	prefers               preference
 }
 
 // listenerNames are the names to ask for a host and a port, which is empty
@@ -205,7 +206,7 @@ func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
 // route plans one route. A cluster that does not exist fails its own share of
 // the calls only; one that is not known yet keeps the whole plan waiting.
 func (c *compilation) route(l *listener, r *route) {
-	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, code: r.code, policy: r.policy, limit: l.maxStreamDuration}
+	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, code: r.code, policy: c.target.prefers.policy(r.policy), limit: l.maxStreamDuration}
 	if r.hasMaxDuration {
 		planned.limit = r.maxDuration
 	}
@@ -214,7 +215,10 @@ func (c *compilation) route(l *listener, r *route) {
 	for _, w := range r.clusters {
 		c.links = links
 		sum += w.weight
-		next := plannedCluster{name: w.name, upTo: sum, policy: w.policy}
+		next := plannedCluster{name: w.name, upTo: sum}
+		if w.policy != nil {
+			next.policy = c.target.prefers.policy(w.policy)
+		}
 		if next.set, next.problem = c.cluster(w.name); c.plan.problem != nil {
 			return
 		}
@@ -247,7 +251,7 @@ func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 	if state = c.need(kindEndpoints, v.edsName); state == nil {
 		return nil, c.local()
 	}
-	s := c.planner.set(v, state.value.(*assignment))
+	s := c.planner.set(v, state.value.(*assignment), c.target.prefers.of(v))
 	c.use(s)
 	return s, nil
 }

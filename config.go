@@ -77,6 +77,10 @@ type Config struct {
 	// Timeout is the deadline of a call whose context has none; 0 means that
 	// such a call has none. dubbo.consumer.timeout, in milliseconds there.
 	Timeout time.Duration
+	// LoadBalance says how calls are spread over endpoints, in place of what the
+	// mesh says, by one of Dubbo's names; see the option [LoadBalance]. The default
+	// is what the mesh says. dubbo.consumer.loadbalance.
+	LoadBalance string
 	// DialOptions apply to each connection to a provider and so to each
 	// attempt: stats handlers, user agent, call options such as message limits.
 	DialOptions []grpc.DialOption

@@ -3,6 +3,7 @@ package proxyless
 import (
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -69,6 +70,7 @@ type connTable struct {
 	counts  *counters
 	codec   func() encoding.CodecV2 // that options force on every call; nil when none
 	upkeep  *upkeep
+	seed    uint64 // of subsetting
 
 	changed notifier // some cell changed its state
 
@@ -93,7 +95,7 @@ func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 	}
-	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), upkeep: newUpkeep(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
+	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), upkeep: newUpkeep(), seed: rand.Uint64(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
 	t.changed.init()
 	return t
 }

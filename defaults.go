@@ -109,6 +109,7 @@ func (f *filler) fromDubbo() error {
 	}
 	c.Application = cmp.Or(c.Application, e.Application)
 	c.Timeout = cmp.Or(c.Timeout, e.Timeout)
+	c.LoadBalance = cmp.Or(c.LoadBalance, e.LoadBalance)
 	c.Host = cmp.Or(c.Host, e.Host)
 	c.Port = cmp.Or(c.Port, e.Port)
 	c.FallbackToDefault = c.FallbackToDefault || e.FallbackToDefault

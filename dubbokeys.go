@@ -53,6 +53,7 @@ var settings = []setting{
 	{"dubbo.protocol.port", setPort(func(c *Config) *int { return &c.Port })},
 	{"dubbo.protocol.host", setText(func(c *Config) *string { return &c.Host })},
 	{"dubbo.consumer.timeout", setMillis(func(c *Config) *time.Duration { return &c.Timeout })},
+	{"dubbo.consumer.loadbalance", setText(func(c *Config) *string { return &c.LoadBalance })},
 	{"dubbo.service.shutdown.wait", setMillis(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
 	{"dubbo.service.shutdown.wait.seconds", setSeconds(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
 	{"dubbo.rpc.tri.resolve-fallback-to-default", setBool(func(c *Config) *bool { return &c.FallbackToDefault })},
@@ -86,7 +87,6 @@ var settings = []setting{
 	{"dubbo.consumer.check", only("referring never waits for a provider; use Mesh.WaitReady", "false")},
 	{"dubbo.consumer.retries", only("calls are not retried; where a repeated call does no harm, retry in the caller", "0")},
 	{"dubbo.consumer.cluster", only("a call that failed is not sent again to another provider", "failfast")},
-	{"dubbo.consumer.loadbalance", only("endpoints take turns, by the weights of the mesh", "roundrobin")},
 	{"dubbo.consumer.meshEnable", only("that is Dubbo's way with a sidecar; here there is none", "false")},
 	{"dubbo.shutdownHook.listenIgnore", only("no hook is installed: end the context of Server.Serve on a signal", "true")},
 }

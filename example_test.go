@@ -139,7 +139,7 @@ func ExampleParseConfig() {
 dubbo.application.name=dubbo-samples-xds-consumer
 dubbo.registry.address=xds://istiod.istio-system.svc:15012
 dubbo.consumer.timeout=3000
-dubbo.consumer.loadbalance=leastactive
+dubbo.consumer.check=true
 `))
 	if err != nil {
 		panic(err)
@@ -150,7 +150,7 @@ dubbo.consumer.loadbalance=leastactive
 	}
 	// Output:
 	// dubbo-samples-xds-consumer [istiod.istio-system.svc:15012] 3s
-	// dubbo.properties:5 dubbo.consumer.loadbalance
+	// dubbo.properties:5 dubbo.consumer.check
 }
 
 // Kubernetes asks the QoS port; a process that neither exports nor refers yet

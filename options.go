@@ -1,6 +1,8 @@
 package proxyless
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -18,6 +20,8 @@ type referSettings struct {
 	port           int           // 0: left to the mesh
 	timeout        time.Duration // counts only with hasTimeout
 	hasTimeout     bool
+	loadBalance    string // empty: Config's, else the mesh's
+	subset         int    // 0: the mesh's
 }
 
 // exportSettings is what the options of one export add up to.
@@ -85,3 +89,58 @@ func Timeout(timeout time.Duration) ReferOption { return timeoutOption(timeout) 
 func (o timeoutOption) applyRefer(s *referSettings) {
 	s.timeout, s.hasTimeout = max(0, time.Duration(o)), true
 }
+
+type loadBalanceOption string
+
+// LoadBalance says how calls through this reference are spread over endpoints,
+// in place of what the mesh says (a DestinationRule's loadBalancer) and of
+// Config.LoadBalance. The names are Dubbo's, in any case:
+//
+//   - random: by chance
+//   - roundrobin: in turn
+//   - leastactive: where the fewest calls of this process are in flight
+//   - shortestresponse: where the average time of the last answers times the
+//     calls in flight is the least; what is older than 30 s does not count
+//   - p2c, adaptive: the better of two endpoints drawn by chance, as by
+//     shortestresponse; Dubbo's look at reports of the provider instead
+//   - consistenthash, consistenthashing: equal requests to one endpoint. Where
+//     the mesh's route has no hash policy, a unary call is hashed by its method
+//     and its marshalled request, where Dubbo takes the first argument, and a
+//     stream by nothing. Protobuf promises equal bytes for equal messages within
+//     one build of a program only.
+//   - aliasmethod, interleavedweightedroundrobin: Dubbo for Go's names for
+//     random and roundrobin
+//
+// The weights of the mesh count in all of them. Endpoints still warm up, fail, and are ejected as the
+// mesh says. Refer fails with the list of names where it does not know the name.
+func LoadBalance(name string) ReferOption { return loadBalanceOption(name) }
+
+func (o loadBalanceOption) applyRefer(s *referSettings) { s.loadBalance = string(o) }
+
+var loadBalanceNames = []string{
+	"random", "roundrobin", "leastactive", "shortestresponse", "consistenthash", "p2c", "adaptive",
+	"consistenthashing", "interleavedweightedroundrobin", "aliasmethod",
+}
+
+// unknownLoadBalance says what is wrong with a name; empty where it is known or
+// empty.
+func unknownLoadBalance(name string) string {
+	if name == "" || slices.Contains(loadBalanceNames, strings.ToLower(name)) {
+		return ""
+	}
+	return "there is no load balance named " + strconv.Quote(name)
+}
+
+// useLoadBalance is what to do about an unknown name.
+var useLoadBalance = "use one of " + strings.Join(loadBalanceNames, ", ")
+
+type subsetOption int
+
+// Subset restricts this reference to so many endpoints of each priority, chosen
+// by chance and kept while they are there (gRFC A68): in a large cluster each
+// process then has few connections, and each endpoint few callers. Calls are
+// spread evenly only where many processes call. The default, 0, is what the mesh
+// says (random_subsetting), else all.
+func Subset(endpoints int) ReferOption { return subsetOption(endpoints) }
+
+func (o subsetOption) applyRefer(s *referSettings) { s.subset = int(o) }

@@ -16,7 +16,13 @@ func balanced(b balancing, a *assignment, prev *endpointSet) *endpointSet {
 	if prev != nil {
 		table = prev.table
 	}
-	return newEndpointSet(table, &cluster{name: "c", balance: b}, a, nil, prev)
+	var state *clusterState
+	if b.remembers() {
+		if state = newClusterState("c", table); prev != nil {
+			state = prev.state
+		}
+	}
+	return newEndpointSet(table, &cluster{name: "c", balance: b}, a, state, prev)
 }
 
 func ones(n int) []uint32 { return slices.Repeat([]uint32{1}, n) }
@@ -50,6 +56,8 @@ var policies = map[string]balancing{
 	"ring hash":                {policy: lbRingHash},
 	"ring hash, bounded":       {policy: lbRingHash, bounded: 150},
 	"maglev":                   {policy: lbMaglev},
+	"shortest response":        {policy: lbShortestReply},
+	"two choices by response":  {policy: lbP2C},
 }
 
 // chances are the seeds of picks that a test can repeat.

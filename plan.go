@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -111,6 +112,9 @@ func (w *way) pick(c choice) (attempt, obstacle) {
 				if s.split {
 					a.answer = new(answer)
 				}
+				if s.timed {
+					a.begun = sinceStart()
+				}
 			}
 			return a, obstacle{}
 		}
@@ -150,7 +154,8 @@ type attempt struct {
 	cell *cell
 	conn *grpc.ClientConn
 
-	answer *answer // nil unless failures of local origin are told from others
+	begun  time.Duration // since the process started; 0 where nobody asks how long it took
+	answer *answer       // nil unless failures of local origin are told from others
 }
 
 // finish counts the attempt out, and its outcome where somebody wants to know.
@@ -159,6 +164,10 @@ func (a *attempt) finish(err error) {
 	s := a.set
 	if s.limits != nil {
 		s.limits.leave()
+	}
+	if s.timed && err == nil {
+		now := sinceStart()
+		a.host.replies.add(now-a.begun, now)
 	}
 	if s.judged {
 		s.state.observe(a.host, a.verdict(err))

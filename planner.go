@@ -6,12 +6,19 @@ import "slices"
 // ADS loop uses it.
 type planner struct {
 	table  *connTable
-	sets   map[string][]*endpointSet // those that plans use, by cluster name, the newest last
-	states map[string]*clusterState  // of the clusters that have sets and need one
+	sets   map[string][]*endpointSet  // those that plans use, by cluster name, the newest last
+	states map[stateKey]*clusterState // of the clusters that have sets and need one
+}
+
+// stateKey is whose hosts are judged together: those of one cluster, and apart
+// from them those of references that see but some of its endpoints.
+type stateKey struct {
+	cluster string
+	subset  uint32
 }
 
 func newPlanner(table *connTable) *planner {
-	return &planner{table: table, sets: map[string][]*endpointSet{}, states: map[string]*clusterState{}}
+	return &planner{table: table, sets: map[string][]*endpointSet{}, states: map[stateKey]*clusterState{}}
 }
 
 // compile makes the plan of a target; it has a problem while the chain is not
@@ -73,40 +80,53 @@ func (pl *planner) drop(p *plan) {
 		pl.sets[name] = slices.DeleteFunc(pl.sets[name], func(o *endpointSet) bool { return o == s })
 		if len(pl.sets[name]) == 0 {
 			delete(pl.sets, name)
-			pl.states[name].close()
-			delete(pl.states, name)
 		}
+		pl.forget(stateKey{name, s.balance.subset}, false)
 		s.retire()
 	}
 }
 
-// set returns the endpoint set of a cluster, made from the newest one where the
-// assignment changed.
-func (pl *planner) set(c *cluster, a *assignment) *endpointSet {
+// set returns the endpoint set of a cluster that chooses as b says, made from
+// the newest one of its kind where the assignment changed.
+func (pl *planner) set(c *cluster, a *assignment, b balancing) *endpointSet {
 	var newest *endpointSet
 	for _, s := range pl.sets[c.name] {
-		if s.cluster == c && s.from == a {
+		if s.cluster == c && s.source == a && s.balance == b {
 			return s
 		}
-		newest = s
+		if newest == nil || s.balance == b || newest.balance != b {
+			newest = s
+		}
 	}
-	s := newEndpointSet(pl.table, c, a, pl.state(c), newest)
+	s := newBalancedSet(pl.table, c, a, b, pl.state(c, &b), newest)
 	pl.sets[c.name] = append(pl.sets[c.name], s)
 	return s
 }
 
 // state returns the state of a cluster; nil where it needs none.
-func (pl *planner) state(c *cluster) *clusterState {
-	if !c.remembers() {
-		pl.states[c.name].close()
-		delete(pl.states, c.name)
+func (pl *planner) state(c *cluster, b *balancing) *clusterState {
+	key := stateKey{c.name, b.subset}
+	if !c.remembers() && !b.remembers() {
+		pl.forget(key, true)
 		return nil
 	}
-	st := pl.states[c.name]
+	st := pl.states[key]
 	if st == nil {
 		st = newClusterState(c.name, pl.table)
-		pl.states[c.name] = st
+		pl.states[key] = st
 	}
 	st.configure(c)
 	return st
+}
+
+// forget ends a state that no set needs: none at all, or, once the cluster
+// remembers nothing any more, none by its own way of choosing.
+func (pl *planner) forget(key stateKey, forgetful bool) {
+	for _, s := range pl.sets[key.cluster] {
+		if s.balance.subset == key.subset && s.state != nil && (!forgetful || s.balance.remembers()) {
+			return
+		}
+	}
+	pl.states[key].close()
+	delete(pl.states, key)
 }

@@ -65,6 +65,12 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: fmt.Sprintf("%d applications in providedBy", len(s.providedBy)),
 			Advice: "name exactly one with proxyless.ProvidedBy"}
 	}
+	if reason := unknownLoadBalance(s.loadBalance); reason != "" {
+		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: reason, Advice: useLoadBalance}
+	}
+	if s.subset < 0 {
+		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: fmt.Sprintf("a subset of %d endpoints", s.subset), Advice: "leave it 0 for all"}
+	}
 	host, port := splitPort(s.providedBy[0])
 	if s.port != 0 {
 		port = strconv.Itoa(s.port)
@@ -78,6 +84,7 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 		t.timeout = s.timeout
 	}
 	t.headers = tripleHeaders(t, m.config.Application)
+	t.prefers = newPreference(&s, m.config.LoadBalance)
 	t.caller = caller{id: rand.Uint64(), ip: m.config.Node.IP}
 	return t, nil
 }

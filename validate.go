@@ -65,6 +65,9 @@ func (c *Config) validateConsumer(p *problems) {
 	if c.Timeout < 0 {
 		p.add("Timeout", fmt.Sprintf("is negative (%v)", c.Timeout), "leave it 0 for none")
 	}
+	if unknownLoadBalance(c.LoadBalance) != "" {
+		p.add("LoadBalance", fmt.Sprintf("is %q, which is unknown", c.LoadBalance), useLoadBalance)
+	}
 	p.nilElement("DialOptions", slices.Contains(c.DialOptions, nil))
 	for _, interceptor := range c.UnaryInterceptors {
 		p.nilElement("UnaryInterceptors", interceptor == nil)
