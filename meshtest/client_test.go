@@ -71,6 +71,9 @@ func nodeMessage(id string, pairs ...string) []byte {
 
 func lean() []byte { return nodeMessage(nodeID, "GENERATOR", "grpc", "NAMESPACE", "demo") }
 
+// full is the node of a client that wants what a sidecar gets.
+func full() []byte { return nodeMessage(nodeID, "NAMESPACE", "demo") }
+
 // response is what the tests receive.
 type response struct {
 	typeURL, version, nonce string
@@ -137,6 +140,7 @@ type client struct {
 	stream grpc.ClientStream
 	cancel context.CancelFunc
 	fresh  bool
+	node   []byte
 	nonces map[string]string
 	asked  map[string][]string
 }
@@ -152,9 +156,17 @@ func connect(t *testing.T, c *meshtest.ControlPlane, opts ...grpc.DialOption) *c
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &client{t: t, conn: conn}
+	k := &client{t: t, conn: conn, node: lean()}
 	t.Cleanup(k.close)
 	k.open()
+	return k
+}
+
+// connectFull is connect in the full view.
+func connectFull(t *testing.T, c *meshtest.ControlPlane) *client {
+	t.Helper()
+	k := connect(t, c)
+	k.node = full()
 	return k
 }
 
@@ -190,7 +202,7 @@ func (k *client) ask(typeURL string, names ...string) {
 	k.t.Helper()
 	q := request{typeURL: typeURL, nonce: k.nonces[typeURL], names: names}
 	if k.fresh {
-		q.node, k.fresh = lean(), false
+		q.node, k.fresh = k.node, false
 	}
 	k.asked[typeURL] = names
 	k.raw(q)

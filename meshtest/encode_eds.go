@@ -17,7 +17,17 @@ const (
 type ClusterLoadAssignment struct {
 	Cluster    string
 	Localities []Locality
-	Raw        []byte // appended as it is
+	// Of policy: calls to drop, and how far the healthy ones of a priority are
+	// loaded before the next has a share, in percent; 0 leaves it out.
+	Drops            []Drop
+	Overprovisioning uint32
+	Raw              []byte // appended as it is
+}
+
+// Drop is a DropOverload: that many of a million calls fail at once.
+type Drop struct {
+	Category string
+	Share    uint32
 }
 
 // Locality is an envoy.config.endpoint.v3.LocalityLbEndpoints.
@@ -47,6 +57,13 @@ func (a ClusterLoadAssignment) Marshal() []byte {
 	b := appendString(nil, 1, a.Cluster)
 	for _, l := range a.Localities {
 		b = appendMessage(b, 2, l.marshal())
+	}
+	var policy []byte
+	for _, d := range a.Drops {
+		policy = appendMessage(policy, 2, appendMessage(appendString(nil, 1, d.Category), 2, share(d.Share)))
+	}
+	if policy = appendLimit(policy, 3, a.Overprovisioning, 0); policy != nil {
+		b = appendMessage(b, 4, policy)
 	}
 	return append(b, a.Raw...)
 }
