@@ -3,6 +3,7 @@ package proxyless
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"runtime"
@@ -266,6 +267,49 @@ func BenchmarkInvokeUnderPolicy(b *testing.B) {
 	}
 }
 
+// BenchmarkStream opens a stream, sends one message, hears one and ends; and
+// sends and hears messages on a stream that is open: through an Invoker and
+// through a ClientConn.
+func BenchmarkStream(b *testing.B) {
+	w := newWire(b)
+	desc := &grpc.StreamDesc{StreamName: "Chat", ClientStreams: true, ServerStreams: true}
+	in, out := wrapperspb.String("hello"), new(wrapperspb.StringValue)
+	turn := func(b *testing.B, s grpc.ClientStream) {
+		if err := s.SendMsg(in); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.RecvMsg(out); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, c := range w.callers() {
+		b.Run("short/"+c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s, err := c.conn.NewStream(c.ctx, desc, "/greet.Greeting/Chat")
+				if err != nil {
+					b.Fatal(err)
+				}
+				turn(b, s)
+				s.CloseSend()
+				s.RecvMsg(out)
+			}
+		})
+		b.Run("message/"+c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			s, err := c.conn.NewStream(c.ctx, desc, "/greet.Greeting/Chat")
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				turn(b, s)
+			}
+			s.CloseSend()
+			s.RecvMsg(out)
+		})
+	}
+}
+
 // wire is a server behind a pipe, with an Invoker and a ClientConn that both
 // lead to it.
 type wire struct {
@@ -281,6 +325,7 @@ func newWire(tb testing.TB) *wire {
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "greet.Greeting", HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{{MethodName: "SayHello", Handler: answerItself}},
+		Streams: []grpc.StreamDesc{{StreamName: "Chat", Handler: answerAll, ServerStreams: true, ClientStreams: true}},
 	}, new(any))
 	go server.Serve(pipe) // ended by the clean-up
 	tb.Cleanup(server.Stop)
@@ -302,6 +347,20 @@ func answerItself(_ any, ctx context.Context, decode func(any) error, _ grpc.Una
 	in := new(wrapperspb.StringValue)
 	err := decode(in)
 	return in, err
+}
+
+func answerAll(_ any, s grpc.ServerStream) error {
+	in := new(wrapperspb.StringValue)
+	for {
+		if err := s.RecvMsg(in); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := s.SendMsg(in); err != nil {
+			return err
+		}
+	}
 }
 
 type wireCaller struct {

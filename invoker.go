@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,67 +190,7 @@ func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grp
 		ctx, stop = context.WithTimeout(ctx, limit)
 		cancel = func() { stop(); outer() }
 	}
-	if w.policy() != nil {
-		return inv.governStream(ctx, desc, method, w, opts, cancel)
-	}
-	for {
-		a, err := inv.attempt(ctx, method, &w, choice{}, opts)
-		if err != nil {
-			cancel()
-			return nil, err
-		}
-		stream, err := a.open(ctx, desc, method, opts, cancel)
-		if !nothingSent(err) {
-			return stream, err
-		}
-		inv.counts.repicks.Add(1)
-	}
-}
-
-// open makes one attempt to open a stream. The endpoint counts it until it
-// finishes, which is also when its deadlines are cancelled.
-func (a *attempt) open(ctx context.Context, desc *grpc.StreamDesc, method string, opts []grpc.CallOption, cancel func()) (grpc.ClientStream, error) {
-	var opened atomic.Bool
-	var once sync.Once
-	end := func(err error) {
-		once.Do(func() { a.finish(err) })
-		if opened.Load() || !nothingSent(err) { // else another attempt follows
-			cancel()
-		}
-	}
-	stream, err := a.conn.NewStream(a.plan.outgoing(ctx), desc, method, append(slices.Clip(a.options(opts)), grpc.OnFinish(end))...)
-	if err != nil {
-		end(err)
-		return nil, err
-	}
-	opened.Store(true)
-	return &openStream{ClientStream: stream, plan: a.plan, cell: a.cell}, nil
-}
-
-// openStream explains the one error that is ours: the endpoint left after the
-// stream was opened and before it took the stream up. What was sent on it is
-// not kept, so that the caller has to open another.
-type openStream struct {
-	grpc.ClientStream
-	plan *plan
-	cell *cell
-}
-
-func (s *openStream) Header() (metadata.MD, error) {
-	md, err := s.ClientStream.Header()
-	return md, s.explain(err)
-}
-
-func (s *openStream) SendMsg(m any) error { return s.explain(s.ClientStream.SendMsg(m)) }
-
-func (s *openStream) RecvMsg(m any) error { return s.explain(s.ClientStream.RecvMsg(m)) }
-
-func (s *openStream) explain(err error) error {
-	if err == nil || !nothingSent(err) {
-		return err
-	}
-	return &Error{Stage: StageEndpoint, Resource: s.cell.key.addr.String(), Reason: "it left before it took the stream up; nothing was processed",
-		Advice: "open the stream again", Chain: "listener " + s.plan.name + " ok", Err: ErrNotReady}
+	return inv.openStream(ctx, desc, method, w, opts, cancel)
 }
 
 // overdue says that the control plane has been in trouble for so long that

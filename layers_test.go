@@ -28,7 +28,7 @@ var floors = []struct {
 	{"state", "discovery snapshot coverage_report"},
 	{"transport", "session stream payload conn"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_hashed balancer_ringhash balancer_maglev picker routing planner compile plan"},
-	{"call", "headers retry fault govern invoker"},
+	{"call", "headers retry fault replay govern invoker"},
 	{"serve", "health server dispatch qos qos_access qos_commands"},
 	{"door", "proxyless refer inbound doc"},
 }

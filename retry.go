@@ -209,7 +209,7 @@ type retrying struct {
 func (r *retrying) again(l *lapse, h func() callHeaders) (time.Duration, bool) {
 	r.over()
 	p := r.policy
-	if p == nil || uint32(r.repeats) >= max(1, p.retries) || !p.asksFor(l) {
+	if p == nil || uint32(r.repeats) >= p.retries || !p.asksFor(l) {
 		return 0, false
 	}
 	if !r.asked {

@@ -1,12 +1,10 @@
 package proxyless
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -48,7 +46,7 @@ func TestWhatIsRetried(t *testing.T) {
 	}{
 		"a status that is named":          {retryPolicy{codes: bit(codes.ResourceExhausted), retries: 3}, status.Error(codes.ResourceExhausted, ""), nil, 4},
 		"a status that is not":            {retryPolicy{codes: bit(codes.ResourceExhausted), retries: 3}, status.Error(codes.Internal, ""), nil, 1},
-		"by default once":                 {retryPolicy{codes: bit(codes.Internal)}, status.Error(codes.Internal, ""), nil, 2},
+		"no retries, but timeouts":        {retryPolicy{codes: bit(codes.Internal), perTry: time.Hour}, status.Error(codes.Internal, ""), nil, 1},
 		"5xx is UNAVAILABLE":              {retryPolicy{on: retry5xx, retries: 1}, status.Error(codes.Unavailable, ""), nil, 2},
 		"5xx is not INTERNAL":             {retryPolicy{on: retry5xx, retries: 1}, status.Error(codes.Internal, ""), nil, 1},
 		"gateway-error is UNAVAILABLE":    {retryPolicy{on: retryGatewayError, retries: 1}, status.Error(codes.Unavailable, ""), nil, 2},
@@ -336,23 +334,26 @@ func TestAConnectionThatBreaksIsAReset(t *testing.T) {
 
 // TestAStreamThatIsResetIsToldByItsCode has a peer that resets every stream.
 func TestAStreamThatIsResetIsToldByItsCode(t *testing.T) {
-	const internal, refused = 2, 7 // HTTP/2's codes
 	for name, test := range map[string]struct {
 		reset uint32
 		on    retryConditions
 		want  bool
 	}{
-		"refused, refused-stream":        {refused, retryRefusedStream, true},
-		"refused, reset":                 {refused, retryReset, true},
-		"refused, reset-before-request":  {refused, retryResetBeforeRequest, true},
-		"refused, connect-failure":       {refused, retryConnectFailure, false},
-		"internal, reset":                {internal, retryReset, true},
-		"internal, refused-stream":       {internal, retryRefusedStream, false},
-		"internal, reset-before-request": {internal, retryResetBeforeRequest, false},
+		"refused, refused-stream":        {h2Refused, retryRefusedStream, true},
+		"refused, reset":                 {h2Refused, retryReset, true},
+		"refused, reset-before-request":  {h2Refused, retryResetBeforeRequest, true},
+		"refused, connect-failure":       {h2Refused, retryConnectFailure, false},
+		"internal, reset":                {h2Internal, retryReset, true},
+		"internal, refused-stream":       {h2Internal, retryRefusedStream, false},
+		"internal, reset-before-request": {h2Internal, retryResetBeforeRequest, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			peer := newResetter(t, test.reset)
-			m := underPolicy(t, &routePolicy{retry: &retryPolicy{on: test.on, retries: 2, base: quick}}, &replica{addr: peer.addr})
+			peer := newH2Peer(t, func(p *h2Peer, kind, flags byte, stream uint32) {
+				if kind == h2Data && flags&h2EndStream != 0 {
+					p.frame(h2RSTStream, 0, stream, binary.BigEndian.AppendUint32(nil, test.reset))
+				}
+			})
+			m := underPolicy(t, &routePolicy{retry: &retryPolicy{on: test.on, retries: 2, base: quick}}, peer)
 			if _, err := m.say(soon(t)); err == nil {
 				t.Fatal("the call succeeded")
 			}
@@ -364,60 +365,6 @@ func TestAStreamThatIsResetIsToldByItsCode(t *testing.T) {
 				t.Errorf("%d retries, want %d", n, want)
 			}
 		})
-	}
-}
-
-// resetter is a peer that speaks just enough HTTP/2 to reset every stream.
-type resetter struct{ addr *net.TCPAddr }
-
-func newResetter(t testing.TB, code uint32) *resetter {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lis.Close() })
-	go func() { // ended by the clean-up
-		for {
-			conn, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			go reset(conn, code) // ends with the connection
-		}
-	}()
-	return &resetter{lis.Addr().(*net.TCPAddr)}
-}
-
-func reset(conn net.Conn, code uint32) {
-	defer conn.Close()
-	in := bufio.NewReader(conn)
-	if _, err := in.Discard(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")); err != nil {
-		return
-	}
-	const data, rstStream, settings, ping, ack, endStream = 0, 3, 4, 6, 1, 1
-	frame := func(kind, flags byte, stream uint32, body []byte) {
-		head := binary.BigEndian.AppendUint32(nil, uint32(len(body))<<8|uint32(kind))
-		conn.Write(append(binary.BigEndian.AppendUint32(append(head, flags), stream), body...))
-	}
-	frame(settings, 0, 0, nil)
-	for {
-		var head [9]byte
-		if _, err := io.ReadFull(in, head[:]); err != nil {
-			return
-		}
-		body := make([]byte, binary.BigEndian.Uint32(head[:])>>8)
-		if _, err := io.ReadFull(in, body); err != nil {
-			return
-		}
-		switch kind, flags := head[3], head[4]; {
-		case kind == settings && flags&ack == 0:
-			frame(settings, ack, 0, nil)
-		case kind == ping && flags&ack == 0:
-			frame(ping, ack, 0, body)
-		case kind == data && flags&endStream != 0:
-			frame(rstStream, 0, binary.BigEndian.Uint32(head[5:]), binary.BigEndian.AppendUint32(nil, code))
-		}
 	}
 }
 
