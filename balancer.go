@@ -253,7 +253,7 @@ func (s *endpointSet) adopt(at uint64) *cell {
 		return nil
 	}
 	c := t.acquire(s.key(s.endpoints[at].addr))
-	s.slots[at].Store(c)
+	s.hold(at, c)
 	return c
 }
 
@@ -315,8 +315,16 @@ func (s *endpointSet) inherit(prev *endpointSet) {
 func (s *endpointSet) share(at int, c *cell) {
 	if c != nil {
 		c.refs++
-		s.slots[at].Store(c)
+		s.hold(uint64(at), c)
 	}
+}
+
+// hold puts a cell into a slot.
+func (s *endpointSet) hold(at uint64, c *cell) {
+	if s.limits != nil {
+		c.most.Store(&s.state.widen)
+	}
+	s.slots[at].Store(c)
 }
 
 // find looks for an address at a position or shortly after it.

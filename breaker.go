@@ -10,16 +10,16 @@ import "sync/atomic"
 //
 // Limits apply as Envoy applies them: requests are attempts in flight, retries
 // among them; pending are calls that wait for an endpoint to become ready;
-// connections are those beyond the first to each endpoint.
+// connections are all to the cluster's endpoints, and only those beyond the
+// first to each endpoint are refused.
 type breaker struct {
 	_        [64]byte
 	requests atomic.Int64 // attempts in flight; every call writes it
 	_        [56]byte
 	limits   atomic.Pointer[breakers] // nil is none
 
-	pending     atomic.Int64
-	retries     atomic.Int64
-	connections atomic.Int64
+	pending atomic.Int64
+	retries atomic.Int64
 
 	refused struct{ requests, pending, retries, connections atomic.Uint64 }
 }
@@ -49,12 +49,34 @@ func (b *breaker) admitPending() bool {
 
 func (b *breaker) leavePending() { b.pending.Add(-1) }
 
-// admitConnection counts in a connection to an endpoint that has one already.
-func (b *breaker) admitConnection() bool {
-	return b.connections.Add(1) <= int64(b.limits.Load().connections) || over(&b.connections, &b.refused.connections)
+// mayConnect says whether there may be one more connection to an endpoint that
+// has one.
+func (st *clusterState) mayConnect() bool {
+	b := &st.breaker
+	most := b.limits.Load().connections
+	if most == noLimit || st.connections() < int64(most) {
+		return true
+	}
+	b.refused.connections.Add(1)
+	return false
 }
 
-func (b *breaker) leaveConnection() { b.connections.Add(-1) }
+// connections counts those to the endpoints of the newest set. It is for rare
+// use.
+func (st *clusterState) connections() (n int64) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if len(st.sets) == 0 {
+		return 0
+	}
+	s := st.sets[len(st.sets)-1]
+	for i := range s.slots {
+		if c := s.slots[i].Load(); c != nil {
+			n += int64(c.links.Load())
+		}
+	}
+	return n
+}
 
 // admitRetry counts a retry in, from when it is decided on until its attempt is
 // over. Where it returns false the call ends with what it has. A nil state
@@ -98,8 +120,9 @@ type breakerStats struct {
 	Refused                                 struct{ Requests, Pending, Retries, Connections uint64 }
 }
 
-func (b *breaker) stats() (s breakerStats) {
-	s.Requests, s.Pending, s.Retries, s.Connections = b.requests.Load(), b.pending.Load(), b.retries.Load(), b.connections.Load()
+func (st *clusterState) stats() (s breakerStats) {
+	b := &st.breaker
+	s.Requests, s.Pending, s.Retries, s.Connections = b.requests.Load(), b.pending.Load(), b.retries.Load(), st.connections()
 	r := &b.refused
 	s.Refused.Requests, s.Refused.Pending = r.requests.Load(), r.pending.Load()
 	s.Refused.Retries, s.Refused.Connections = r.retries.Load(), r.connections.Load()

@@ -2,9 +2,9 @@ package proxyless
 
 import (
 	"context"
-	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,20 +43,22 @@ func (f *handFed) reassign(change func(c *cluster, a *assignment)) *endpointSet 
 // served is an Invoker whose endpoints are all one server behind a pipe.
 type served struct {
 	*handFed
-	handle func(ctx context.Context) error // of every call
+	handle atomic.Pointer[func(ctx context.Context) error] // of every call
 	pipe   *bufconn.Listener
+	lines  lines
 }
 
 func newServed(t *testing.T, endpoints int, handle func(ctx context.Context) error, options ...grpc.ServerOption) *served {
 	pipe := bufconn.Listen(1 << 20)
-	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) })
-	v := &served{handFed: newHandFed(dial), handle: handle, pipe: pipe}
+	v := &served{pipe: pipe}
+	v.handle.Store(&handle)
+	v.handFed = newHandFed(v.lines.dialer(func() *bufconn.Listener { return pipe }))
 	server := grpc.NewServer(append(options, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		in := new(wrapperspb.StringValue)
 		if err := stream.RecvMsg(in); err != nil {
 			return err
 		}
-		if err := v.handle(stream.Context()); err != nil {
+		if err := (*v.handle.Load())(stream.Context()); err != nil {
 			return err
 		}
 		return stream.SendMsg(in)
@@ -114,19 +116,13 @@ func TestCallsOverTheLimitAreRefused(t *testing.T) {
 	<-entered
 	close(release)
 	all.Wait()
-	if got := next.limits.stats(); got.Requests != 0 || got.Pending != 0 || got.Refused.Requests != 1 {
+	if got := next.state.stats(); got.Requests != 0 || got.Pending != 0 || got.Refused.Requests != 1 {
 		t.Errorf("afterwards %+v", got)
 	}
 }
 
 func TestWhateverEndsACallCountsItOut(t *testing.T) {
-	v := newServed(t, 1, func(ctx context.Context) error {
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		}
-		return nil
-	})
+	v := newServed(t, 1, func(ctx context.Context) error { return ctx.Err() })
 	s := v.recluster(func(c *cluster) {
 		c.limits = &breakers{requests: 5, pending: 5, retries: noLimit, connections: noLimit}
 	})
@@ -134,7 +130,8 @@ func TestWhateverEndsACallCountsItOut(t *testing.T) {
 	for name, run := range map[string]func(){
 		"success": func() { v.call(t.Context()) },
 		"failure": func() {
-			v.handle = func(context.Context) error { return status.Error(codes.Internal, "") }
+			fail := func(context.Context) error { return status.Error(codes.Internal, "") }
+			v.handle.Store(&fail)
 			v.call(t.Context())
 		},
 		"cancelled": func() { cancel(); v.call(cancelled) },
@@ -160,12 +157,12 @@ func TestWhateverEndsACallCountsItOut(t *testing.T) {
 	} {
 		run()
 		for range 1000 { // a stream that is left is finished by another goroutine
-			if s.limits.stats().Requests == 0 {
+			if s.state.stats().Requests == 0 {
 				break
 			}
 			time.Sleep(time.Millisecond)
 		}
-		if n := s.limits.stats().Requests; n != 0 {
+		if n := s.state.stats().Requests; n != 0 {
 			t.Errorf("%s: %d are left", name, n)
 		}
 	}
@@ -193,7 +190,7 @@ func TestCallsThatWaitAreLimited(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if n := s.limits.stats().Pending; n != 2 {
+		if n := s.state.stats().Pending; n != 2 {
 			t.Errorf("%d calls count as waiting", n)
 		}
 		begin := time.Now()
@@ -201,7 +198,7 @@ func TestCallsThatWaitAreLimited(t *testing.T) {
 			t.Errorf("the third call, after %v: %v", time.Since(begin), err)
 		}
 		all.Wait()
-		if got := s.limits.stats(); got.Pending != 0 || got.Requests != 0 {
+		if got := s.state.stats(); got.Pending != 0 || got.Requests != 0 {
 			t.Errorf("afterwards %+v", got)
 		}
 	})
@@ -268,7 +265,7 @@ func TestLoadIsShed(t *testing.T) {
 	if by[0] < 1080 || by[0] > 1320 || by[1] < 210 || by[1] > 350 {
 		t.Errorf("dropped by category: %v", by)
 	}
-	if n := s.limits.stats().Requests; n != 0 {
+	if n := s.state.stats().Requests; n != 0 {
 		t.Errorf("%d are left", n)
 	}
 	s = v.reassign(func(_ *cluster, a *assignment) { a.drops = []dropShare{{"throttle", 1_000_000}} })

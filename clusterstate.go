@@ -18,6 +18,7 @@ type clusterState struct {
 	upkeep *upkeep
 	random func(n uint32) uint32 // below n; tests put theirs
 
+	widen   linkLimit // mayConnect, for the cells
 	breaker breaker
 	rules   atomic.Pointer[outlierRules] // nil without outlier detection
 
@@ -46,7 +47,10 @@ type host struct {
 }
 
 func newClusterState(name string, t *connTable) *clusterState {
-	return &clusterState{name: name, counts: t.counts, upkeep: t.upkeep, random: rand.Uint32N, known: map[netip.AddrPort]*host{}}
+	st := &clusterState{name: name, counts: t.counts, upkeep: t.upkeep, random: rand.Uint32N, known: map[netip.AddrPort]*host{}}
+	st.widen = st.mayConnect
+	st.breaker.configure(nil)
+	return st
 }
 
 // configure takes over what the cluster says now.

@@ -11,14 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/attributes"
 	grpcbackoff "google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 )
 
@@ -27,8 +23,9 @@ import (
 // last one to let go of a cell drains it.
 type cell struct {
 	// Constant after construction.
-	key   connKey
-	table *connTable
+	key     connKey
+	table   *connTable
+	watched bool // whether calls use it is watched, since it is closed when they do not
 
 	// Atomics, read by every pick. ready is set exactly while calls may be
 	// sent; one load tells that and gives the connection.
@@ -37,7 +34,10 @@ type cell struct {
 	state    atomic.Uint32 // a cellState
 	failure  atomic.Pointer[error]
 	draining atomic.Bool
-	missed   atomic.Uint32 // failures to connect
+	missed   atomic.Uint32             // failures to connect
+	used     atomic.Bool               // by some call since the last look; where watched
+	links    atomic.Int32              // connections that there are or that are being made
+	most     atomic.Pointer[linkLimit] // nil is none
 
 	// Guarded by table.mu.
 	refs int // endpoint sets that hold it
@@ -46,7 +46,12 @@ type cell struct {
 	mu   sync.Mutex
 	conn *grpc.ClientConn
 	leaf *leaf
+	idle *chore // closes it when no call uses it; nil unless watched
 }
+
+// linkLimit says whether one more connection to an endpoint that has one may
+// be made. It is a function of whoever holds the cell.
+type linkLimit func() bool
 
 // connKey is what must be equal for two services to share a connection.
 type connKey struct {
@@ -92,7 +97,7 @@ var endpointBackoff = grpcbackoff.Config{BaseDelay: time.Second, Multiplier: 1.6
 
 func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(plainText{insecure.NewCredentials()}),
 		grpc.WithNoProxy(),
 	}
 	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), upkeep: newUpkeep(), seed: rand.Uint64(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
@@ -104,7 +109,7 @@ func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 func (t *connTable) acquire(key connKey) *cell {
 	c := t.cells[key]
 	if c == nil {
-		c = &cell{key: key, table: t}
+		c = &cell{key: key, table: t, watched: key.settings.idleTimeout > 0}
 		t.cells[key] = c
 	}
 	c.refs++
@@ -177,6 +182,7 @@ func (c *cell) dial() {
 	c.mu.Lock()
 	c.conn = conn
 	c.mu.Unlock()
+	c.watch()
 	if c.draining.Load() {
 		c.table.aside(c.shut)
 		return
@@ -184,14 +190,19 @@ func (c *cell) dial() {
 	conn.Connect()
 }
 
+// dialOptions are the mesh's, then the user's, which win, then those without
+// which a cell would not work.
 func (c *cell) dialOptions() []grpc.DialOption {
-	timeout := c.key.settings.connectTimeout
+	settings := &c.key.settings
+	timeout := settings.connectTimeout
 	if timeout <= 0 {
 		timeout = defaultConnectTimeout
 	}
-	options := append([]grpc.DialOption{
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: endpointBackoff, MinConnectTimeout: timeout}),
-	}, c.table.options...)
+	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: endpointBackoff, MinConnectTimeout: timeout})}
+	if settings.keepAlive.set {
+		options = append(options, grpc.WithContextDialer(settings.keepAlive.dialer()))
+	}
+	options = append(options, c.table.options...)
 	return append(options,
 		grpc.WithResolvers(cellResolver{c}),
 		grpc.WithDefaultServiceConfig(leafServiceConfig),
@@ -204,6 +215,9 @@ func (c *cell) dialOptions() []grpc.DialOption {
 // is followed by one leave.
 func (c *cell) enter() *grpc.ClientConn {
 	c.inflight.Add(1)
+	if c.watched && !c.used.Load() {
+		c.used.Store(true)
+	}
 	conn := c.ready.Load() // after the count: a drain either sees the call or is seen by it
 	if conn == nil {
 		c.leave()
@@ -246,6 +260,7 @@ func (c *cell) shut() {
 	c.mu.Lock()
 	conn := c.conn
 	c.conn = nil
+	c.idle.stop()
 	c.mu.Unlock()
 	if conn != nil {
 		conn.Close()
@@ -291,189 +306,6 @@ func nothingSent(err error) bool {
 	}
 	return false
 }
-
-// leafPolicy is the name of the private load-balancing policy inside each
-// connection. A plain ClientConn would block calls while it connects, and hide
-// whether a failed call was sent.
-const leafPolicy = "proxyless_leaf"
-
-const leafServiceConfig = `{"loadBalancingConfig":[{"` + leafPolicy + `":{}}]}`
-
-func init() { balancer.Register(leafBuilder{}) }
-
-type leafBuilder struct{}
-
-func (leafBuilder) Name() string { return leafPolicy }
-
-func (leafBuilder) Build(cc balancer.ClientConn, _ balancer.BuildOptions) balancer.Balancer {
-	return &leaf{cc: cc}
-}
-
-// leaf keeps the one SubConn of a cell connected and mirrors its state into
-// the cell.
-type leaf struct {
-	cc balancer.ClientConn
-
-	mu   sync.Mutex // guards the fields below against drain
-	cell *cell
-	sub  balancer.SubConn
-	done bool        // draining: do not connect again
-	last time.Time   // of the latest Connect
-	wait *time.Timer // of the next Connect, where it has to wait; nil otherwise
-}
-
-// reconnectPause is the least time between two connects of an endpoint that
-// closes its connections as soon as they are made.
-const reconnectPause = time.Second
-
-func (l *leaf) UpdateClientConnState(s balancer.ClientConnState) error {
-	c, _ := s.ResolverState.Attributes.Value(cellAttribute{}).(*cell)
-	if c == nil || len(s.ResolverState.Endpoints) == 0 {
-		return errors.New("proxyless: the leaf policy serves proxyless connections only")
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.sub != nil {
-		return nil
-	}
-	//lint:ignore SA1019 the notice is about several addresses; this SubConn has one
-	sub, err := l.cc.NewSubConn(s.ResolverState.Endpoints[0].Addresses, balancer.NewSubConnOptions{StateListener: l.update})
-	if err != nil {
-		c.fail(err)
-		return err
-	}
-	l.cell, l.sub = c, sub
-	c.mu.Lock()
-	c.leaf = l
-	c.mu.Unlock()
-	l.cc.UpdateState(notReady(connectivity.Connecting))
-	if !l.done && !c.draining.Load() {
-		l.connect()
-	}
-	return nil
-}
-
-// connect connects at once, or after a pause when the last time was just now.
-// l.mu is held.
-func (l *leaf) connect() {
-	pause := reconnectPause - time.Since(l.last)
-	if l.last.IsZero() || pause <= 0 {
-		l.last = time.Now()
-		l.sub.Connect()
-		return
-	}
-	l.wait = time.AfterFunc(pause, func() { // stopped by shutdown and Close
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if !l.done {
-			l.last = time.Now()
-			l.sub.Connect()
-		}
-	})
-}
-
-// finish says that there is nothing to connect for any more. l.mu is held.
-func (l *leaf) finish() {
-	l.done = true
-	if l.wait != nil {
-		l.wait.Stop()
-	}
-}
-
-// update is the SubConn's state listener; gRPC calls it in order, never
-// concurrently with itself.
-func (l *leaf) update(s balancer.SubConnState) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := l.cell
-	if l.done || c.draining.Load() {
-		return
-	}
-	switch s.ConnectivityState {
-	case connectivity.Ready:
-		l.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: readyPicker{l.sub}})
-		c.state.Store(uint32(cellReady))
-		c.mu.Lock()
-		c.ready.Store(c.conn)
-		c.mu.Unlock()
-		if c.draining.Load() { // drained meanwhile: what drain cleared stays cleared
-			c.ready.Store(nil)
-		}
-	case connectivity.TransientFailure:
-		c.ready.Store(nil)
-		l.cc.UpdateState(notReady(connectivity.TransientFailure))
-		err := s.ConnectionError
-		c.missed.Add(1)
-		c.failure.Store(&err)
-		c.state.Store(uint32(cellFailed))
-	case connectivity.Idle: // lost, sent away by GOAWAY, or the pause after a failure is over
-		c.ready.Store(nil)
-		l.cc.UpdateState(notReady(connectivity.Connecting))
-		c.state.CompareAndSwap(uint32(cellReady), uint32(cellConnecting))
-		l.connect()
-	default:
-		return
-	}
-	c.table.changed.notify()
-}
-
-// shutdown lets the calls in flight finish and begins no more.
-func (l *leaf) shutdown() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.done {
-		return
-	}
-	l.finish()
-	l.cc.UpdateState(notReady(connectivity.Idle))
-	l.sub.Shutdown()
-}
-
-func (l *leaf) ResolverError(error) {}
-
-func (l *leaf) UpdateSubConnState(balancer.SubConn, balancer.SubConnState) {}
-
-func (l *leaf) ExitIdle() {}
-
-func (l *leaf) Close() {
-	l.mu.Lock()
-	l.finish()
-	l.mu.Unlock()
-}
-
-func notReady(s connectivity.State) balancer.State {
-	return balancer.State{ConnectivityState: s, Picker: nothingPicker{}}
-}
-
-type readyPicker struct{ sub balancer.SubConn }
-
-func (p readyPicker) Pick(balancer.PickInfo) (balancer.PickResult, error) {
-	return balancer.PickResult{SubConn: p.sub}, nil
-}
-
-type nothingPicker struct{}
-
-func (nothingPicker) Pick(balancer.PickInfo) (balancer.PickResult, error) {
-	return balancer.PickResult{}, errNothingSent
-}
-
-// cellResolver hands a connection its one address, and its leaf the cell.
-type cellResolver struct{ cell *cell }
-
-type cellAttribute struct{}
-
-func (r cellResolver) Scheme() string { return "proxyless" }
-
-func (r cellResolver) Build(_ resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
-	return r, cc.UpdateState(resolver.State{
-		Endpoints:  []resolver.Endpoint{{Addresses: []resolver.Address{{Addr: r.cell.key.addr.String()}}}},
-		Attributes: attributes.New(cellAttribute{}, r.cell),
-	})
-}
-
-func (cellResolver) ResolveNow(resolver.ResolveNowOptions) {}
-
-func (cellResolver) Close() {}
 
 // notifier wakes everyone who waits for some change.
 type notifier struct {

@@ -487,8 +487,9 @@ func TestAProviderThatFailsIsCalledNoMore(t *testing.T) {
 // errors is not taken for one that does not answer.
 func TestTimeoutsAreOfLocalOrigin(t *testing.T) {
 	silent := make(chan struct{})
-	var handle func(ctx context.Context) error
-	v := newServed(t, 1, func(ctx context.Context) error { return handle(ctx) })
+	answers := func(context.Context) error { return status.Error(codes.DeadlineExceeded, "") }
+	hangs := func(context.Context) error { <-silent; return nil }
+	v := newServed(t, 1, answers)
 	s := v.recluster(func(c *cluster) {
 		c.outlier = outlierDefaults(func(d *outlierDetection) {
 			d.split, d.enforce5xx, d.enforceLocal, d.consecutiveLocal = true, 0, 100, 2
@@ -506,7 +507,7 @@ func TestTimeoutsAreOfLocalOrigin(t *testing.T) {
 		return stream.RecvMsg(new(wrapperspb.StringValue))
 	}
 	for name, call := range map[string]func(context.Context) error{"unary": unary, "stream": stream} {
-		handle = func(context.Context) error { return status.Error(codes.DeadlineExceeded, "") }
+		v.handle.Store(&answers)
 		for range 10 {
 			if err := call(t.Context()); status.Code(err) != codes.DeadlineExceeded {
 				t.Fatalf("%s: %v", name, err)
@@ -515,7 +516,7 @@ func TestTimeoutsAreOfLocalOrigin(t *testing.T) {
 		if s.hosts[0].ejected.Load() {
 			t.Fatalf("%s: answers were taken for silence", name)
 		}
-		handle = func(context.Context) error { <-silent; return nil }
+		v.handle.Store(&hangs)
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			if err := call(ctx); status.Code(err) != codes.DeadlineExceeded {
