@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// ControlPlane is a control plane in this process: an ADS server that serves
-// the state of the world protocol from the Services and resources it was told.
+// ControlPlane is a control plane in this process: an ADS server that serves both
+// protocols and both views from the Services and resources it was told of.
 // All methods may be called from any goroutine and do not wait for clients,
 // except those whose name begins with Wait.
 type ControlPlane struct {

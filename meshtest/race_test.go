@@ -34,6 +34,29 @@ func TestEverythingAtOnce(t *testing.T) {
 				}
 			})
 		}
+		for _, node := range [][]byte{lean(), full()} {
+			k := connectDelta(t, c, node)
+			context.AfterFunc(ctx, k.cancel)
+			clients.Go(func() {
+				for ctx.Err() == nil {
+					for _, typeURL := range []string{cds, lds} {
+						_ = k.stream.SendMsg(deltaRequest{typeURL: typeURL, sub: []string{"*"}, node: node}.marshal())
+					}
+					_ = k.stream.SendMsg(deltaRequest{typeURL: rds, sub: []string{"50052"}}.marshal())
+					for {
+						var b []byte
+						if err := k.stream.RecvMsg(&b); err != nil {
+							break
+						}
+						r := parseDelta(b)
+						_ = k.stream.SendMsg(deltaRequest{typeURL: r.typeURL, nonce: r.nonce}.marshal())
+					}
+					if stream, err := k.conn.NewStream(ctx, eitherWay, deltaMethod); err == nil {
+						k.stream = stream
+					}
+				}
+			})
+		}
 		act := func(f func(i int)) {
 			changes.Go(func() {
 				for i := range 50 {
@@ -49,6 +72,10 @@ func TestEverythingAtOnce(t *testing.T) {
 		act(func(i int) { c.SetResource(lds, fmt.Sprint(i), nil); c.Inject([]byte{byte(i)}) })
 		act(func(int) { c.Freeze(); c.Thaw() })
 		act(func(int) { c.Mute(eds); c.Unmute(eds) })
+		act(func(i int) {
+			c.SetEgress(meshtest.Egress(i % 2))
+			c.SetInbound("0.0.0.0:50052", meshtest.Inbound{TLS: i%2 == 0})
+		})
 		act(func(i int) {
 			if i%10 == 0 {
 				c.Disconnect()
