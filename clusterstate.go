@@ -30,12 +30,15 @@ type clusterState struct {
 	total   int                      // endpoints that the mesh lists, unusable ones too
 	out     int                      // hosts of order that are ejected
 	sweeper *chore                   // nil without outlier detection
+	settler *chore                   // nil before weights changed with time
 	swept   time.Time                // when outliers were last looked for
 }
 
 // host is what outlives updates of one endpoint within one cluster.
 type host struct {
-	addr netip.AddrPort
+	// Constant after construction.
+	addr  netip.AddrPort
+	since time.Time // first seen; zero where it was among the cluster's first
 
 	// Atomics, read by every pick.
 	ejected atomic.Bool // picks avoid it: it is out, and its priority is not in panic
@@ -69,6 +72,7 @@ func (st *clusterState) close() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.detect(nil, time.Now())
+	st.settler.stop()
 }
 
 // hostsOf returns the hosts of endpoints, in their order. Those of the newest
@@ -76,6 +80,10 @@ func (st *clusterState) close() {
 func (st *clusterState) hostsOf(endpoints []endpoint, unusable int) []*host {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	var since time.Time
+	if len(st.known) > 0 {
+		since = time.Now()
+	}
 	hosts := make([]*host, len(endpoints))
 	known := make(map[netip.AddrPort]*host, len(endpoints))
 	out := 0
@@ -83,7 +91,7 @@ func (st *clusterState) hostsOf(endpoints []endpoint, unusable int) []*host {
 		addr := endpoints[i].addr
 		h := st.known[addr]
 		if h == nil {
-			h = &host{addr: addr}
+			h = &host{addr: addr, since: since}
 		}
 		if h.out.Load() && known[addr] == nil {
 			out++
@@ -105,6 +113,7 @@ func (st *clusterState) join(s *endpointSet) {
 		}
 	}
 	s.weigh()
+	st.varyWeights(time.Now())
 }
 
 // part is the opposite of join.

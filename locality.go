@@ -3,6 +3,7 @@ package proxyless
 import (
 	"math/rand/v2"
 	"slices"
+	"time"
 )
 
 // Priorities and localities, as Envoy's load balancers weigh them
@@ -213,19 +214,13 @@ func (t *tier) share(shares []uint16) {
 // is made and when a host of its state is ejected or comes back, in which case
 // the state's mu is held.
 func (s *endpointSet) weigh() {
-	if s.cluster.weighted && s.hosts != nil && s.balance.slow.window == 0 {
-		for i := range s.tiers {
-			t := &s.tiers[i]
-			t.share(s.shares(t))
-			if p, ok := t.picker.(*leastRequest); ok {
-				p.spread.Store(newSpread(s, t, nil))
-			}
-		}
+	if s.hosts != nil && (s.cluster.weighted || s.balance.varies()) {
+		s.settle(time.Now())
 	}
 	l := s.spread()
 	s.loads.Store(l)
 	var even, two *tier
-	if l == nil && len(s.tiers) > 0 && s.balance.slow.window == 0 && s.tiers[0].first == 0 {
+	if l == nil && len(s.tiers) > 0 && !s.balance.varies() && s.tiers[0].first == 0 {
 		t := &s.tiers[0]
 		if p, ok := t.picker.(*leastRequest); ok && p.ofTwo() {
 			two = t

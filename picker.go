@@ -11,6 +11,8 @@ func newPicker(s *endpointSet, t *tier, before *tier) picker {
 		return &random{lots: newLots(s.weights(t))}
 	case lbRingHash, lbMaglev:
 		return newHashed(s, t, before)
+	case lbPickFirst:
+		return newPickFirst(s, t, before)
 	case lbShortestReply, lbP2C:
 		return newQuickest(s, t)
 	}
