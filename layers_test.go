@@ -29,8 +29,8 @@ var floors = []struct {
 	{"transport", "session stream payload conn leaf link connage peerlimit"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_hashed balancer_ringhash balancer_maglev picker routing planner compile plan"},
 	{"call", "headers retry fault replay govern invoker"},
-	{"serve", "health server dispatch qos qos_access qos_commands"},
-	{"door", "proxyless refer inbound doc"},
+	{"serve", "health server dispatch qos qos_access qos_commands explain explain_chain explain_match explain_policy explain_endpoints"},
+	{"door", "proxyless refer inbound doc explain_mesh"},
 }
 
 // owners lists every go statement of the package, by file and function. Each

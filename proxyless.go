@@ -105,6 +105,7 @@ func (m *Mesh) openQoS() error {
 		config:      func() string { return m.config.String() },
 		snapshot:    func() any { return m.snapshot.Load().dump() },
 		coverage:    m.Coverage,
+		explain:     m.Explain,
 	})
 	if err := q.start(); err != nil {
 		if m.config.QoS.Check {

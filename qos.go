@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc/metadata"
 )
 
 // Limits of a QoS request.
@@ -56,6 +58,7 @@ type qosFacts struct {
 	config      func() string // the effective configuration, secrets left out
 	snapshot    func() any    // what the mesh told, for encoding/json
 	coverage    func() []ResourceCoverage
+	explain     func(ctx context.Context, service, method string, md metadata.MD) (*Explanation, error)
 }
 
 func newQoS(cfg *Config, log *slog.Logger, life *lifecycle, facts qosFacts) *qos {
@@ -158,7 +161,7 @@ func (q *qos) answer(w http.ResponseWriter, r *http.Request) qosAnswer {
 		return *failure
 	}
 	args = append(args, more...)
-	answer := c.run(q, &qosCall{args: args, level: q.access.level(r)})
+	answer := c.run(q, &qosCall{ctx: r.Context(), args: args, query: r.URL.RawQuery, level: q.access.level(r)})
 	q.audit(c, r, args, answer.code)
 	return answer
 }

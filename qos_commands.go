@@ -1,12 +1,17 @@
 package proxyless
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"google.golang.org/grpc/metadata"
 )
 
 const modulePath = "github.com/proxyless/proxyless"
@@ -23,8 +28,10 @@ type command struct {
 
 // qosCall is one use of a command by a caller who may.
 type qosCall struct {
+	ctx   context.Context // ends when the caller goes
 	args  []string
-	level Level // of the caller
+	query string // as it came, for commands that look at names
+	level Level  // of the caller
 }
 
 func (c *qosCall) arg() string {
@@ -53,6 +60,7 @@ func qosCommands() []command {
 	return []command{
 		{"config", LevelPrivate, false, "the effective configuration, secrets left out", "/config", (*qos).runConfig},
 		{"coverage", LevelPrivate, false, "what of the mesh's configuration is applied, ignored, rejected", "/coverage or /coverage/json", (*qos).runCoverage},
+		{"explain", LevelPrivate, false, "where a call would go, and why not elsewhere", "/explain?service=greeting&method=org.x.Greet/hello&header=user:jason&format=json", (*qos).runExplain},
 		{"help", LevelProtected, false, "the commands, or one of them", "/help/ls", (*qos).runHelp},
 		{"live", LevelPublic, false, "liveness probe: the process answers, whatever the mesh does", "/live", (*qos).runLive},
 		{"ls", LevelProtected, false, "what is exported and referred to", "/ls", (*qos).runLs},
@@ -152,6 +160,35 @@ func (q *qos) runCoverage(c *qosCall) qosAnswer {
 		b.WriteString(row.String())
 	}
 	return said(b.String())
+}
+
+// explainTime bounds the wait for what the mesh says of a service that nothing
+// referred to.
+const explainTime = 10 * time.Second
+
+// runExplain looks at the names of its arguments: service and method, any number
+// of header=name:value, and format=json.
+func (q *qos) runExplain(c *qosCall) qosAnswer {
+	query, err := url.ParseQuery(c.query)
+	service, method := query.Get("service"), query.Get("method")
+	if err != nil || service == "" || method == "" {
+		return qosAnswer{http.StatusBadRequest, "which call? /explain?service=NAME&method=PACKAGE.SERVICE/METHOD&header=NAME:VALUE"}
+	}
+	md := metadata.MD{}
+	for _, header := range query["header"] {
+		name, value, _ := strings.Cut(header, ":")
+		md.Append(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, explainTime)
+	defer cancel()
+	x, err := q.facts.explain(ctx, service, method, md)
+	switch {
+	case err != nil:
+		return qosAnswer{http.StatusInternalServerError, err.Error()}
+	case query.Get("format") == "json":
+		return asJSON(x)
+	}
+	return said(x.String())
 }
 
 func asJSON(value any) qosAnswer {
