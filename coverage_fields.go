@@ -134,7 +134,7 @@ HttpFilter envoy.extensions.filters.network.http_connection_manager.v3.HttpFilte
  4 typed_config ?
  5 config_discovery
  6 is_optional !
- 7 disabled !
+ 7 disabled
 TcpProxy envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
  1 stat_prefix -
  2 cluster
@@ -159,14 +159,47 @@ TcpProxy envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
  22 max_early_data_bytes -
  23 proxy_protocol_tlv_merge_policy !
  24 check_drain_close !0
+HTTPFault envoy.extensions.filters.http.fault.v3.HTTPFault
+ 1 delay FaultDelay
+ 2 abort FaultAbort
+ 3 upstream_cluster
+ 4 headers[*] HeaderMatcher
+ 5 downstream_nodes[*]
+ 6 max_active_faults
+ 7 response_rate_limit !
+ 8 delay_percent_runtime -
+ 9 abort_percent_runtime -
+ 10 delay_duration_runtime -
+ 11 abort_http_status_runtime -
+ 12 max_active_faults_runtime -
+ 13 response_rate_limit_percent_runtime -
+ 14 abort_grpc_status_runtime -
+ 15 disable_downstream_cluster_stats -
+ 16 filter_metadata -
+FaultDelay envoy.extensions.filters.common.fault.v3.FaultDelay
+ 3 fixed_delay
+ 4 percentage
+ 5 header_delay
+FaultAbort envoy.extensions.filters.http.fault.v3.FaultAbort
+ 2 http_status
+ 3 percentage
+ 4 header_abort
+ 5 grpc_status
 StatefulSession envoy.extensions.filters.http.stateful_session.v3.StatefulSession
  1 session_state TypedExtensionConfig
- 2 strict !
+ 2 strict
  3 stat_prefix -
  4 status_on_strict_destination_not_found !
 TypedExtensionConfig envoy.config.core.v3.TypedExtensionConfig
  1 name -
  2 typed_config ?
+CookieBasedSessionState envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState
+ 1 cookie Cookie
+Cookie envoy.type.http.v3.Cookie
+ 1 name
+ 2 ttl
+ 3 path
+ 4 attributes[*] -
 HttpProtocolOptions envoy.config.core.v3.HttpProtocolOptions
  1 idle_timeout !0
  2 max_headers_count -
@@ -198,6 +231,8 @@ StringMatcher envoy.type.matcher.v3.StringMatcher
  6 ignore_case
  7 contains
  8 custom
+HeaderBasedSessionState envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState
+ 1 name
 CidrRange envoy.config.core.v3.CidrRange
  1 address_prefix
  2 prefix_len
@@ -211,19 +246,19 @@ RouteConfiguration envoy.config.route.v3.RouteConfiguration
  1 name
  2 virtual_hosts[*] VirtualHost^
  3 internal_only_headers[*] -
- 4 response_headers_to_add[*] !
- 5 response_headers_to_remove[*] !
- 6 request_headers_to_add[*] !
+ 4 response_headers_to_add[*] HeaderValueOption
+ 5 response_headers_to_remove[*]
+ 6 request_headers_to_add[*] HeaderValueOption
  7 validate_clusters -
- 8 request_headers_to_remove[*] !
+ 8 request_headers_to_remove[*]
  9 vhds !
  10 most_specific_header_mutations_wins !
  11 max_direct_response_body_size_bytes -
  12 cluster_specifier_plugins[*] !
- 13 request_mirror_policies[*] !
+ 13 request_mirror_policies[*] RequestMirrorPolicy
  14 ignore_port_in_host_matching -
  15 ignore_path_parameters_in_path_matching !
- 16 typed_per_filter_config[*] !
+ 16 typed_per_filter_config[*] ?{}
  17 metadata -
  18 vhost_header !
 VirtualHost envoy.config.route.v3.VirtualHost
@@ -233,20 +268,20 @@ VirtualHost envoy.config.route.v3.VirtualHost
  4 require_tls !
  5 virtual_clusters[*] -
  6 rate_limits[*] !
- 7 request_headers_to_add[*] !
+ 7 request_headers_to_add[*] HeaderValueOption
  8 cors -
- 10 response_headers_to_add[*] !
- 11 response_headers_to_remove[*] !
- 13 request_headers_to_remove[*] !
+ 10 response_headers_to_add[*] HeaderValueOption
+ 11 response_headers_to_remove[*]
+ 13 request_headers_to_remove[*]
  14 include_request_attempt_count -
- 15 typed_per_filter_config[*] !
- 16 retry_policy !
- 17 hedge_policy !
+ 15 typed_per_filter_config[*] ?{}
+ 16 retry_policy RetryPolicy
+ 17 hedge_policy HedgePolicy
  18 per_request_buffer_limit_bytes -
  19 include_attempt_count_in_response -
  20 retry_policy_typed_config !
  21 matcher !
- 22 request_mirror_policies[*] !
+ 22 request_mirror_policies[*] RequestMirrorPolicy
  23 include_is_timeout_retry_header -
  24 metadata -
  25 request_body_buffer_limit -
@@ -257,11 +292,11 @@ Route envoy.config.route.v3.Route
  4 metadata -
  5 decorator -
  7 direct_response
- 9 request_headers_to_add[*] !
- 10 response_headers_to_add[*] !
- 11 response_headers_to_remove[*] !
- 12 request_headers_to_remove[*] !
- 13 typed_per_filter_config[*] !
+ 9 request_headers_to_add[*] HeaderValueOption
+ 10 response_headers_to_add[*] HeaderValueOption
+ 11 response_headers_to_remove[*]
+ 12 request_headers_to_remove[*]
+ 13 typed_per_filter_config[*] ?{}
  14 name
  15 tracing -
  16 per_request_buffer_limit_bytes -
@@ -291,32 +326,32 @@ RouteAction envoy.config.route.v3.RouteAction
  3 weighted_clusters v3WeightedCluster
  4 metadata_match !
  5 prefix_rewrite !
- 6 host_rewrite_literal !
- 7 auto_host_rewrite !0
- 8 timeout !0
- 9 retry_policy !
+ 6 host_rewrite_literal
+ 7 auto_host_rewrite
+ 8 timeout
+ 9 retry_policy RetryPolicy
  11 priority !
  13 rate_limits[*] !
  14 include_vh_rate_limits -
- 15 hash_policy[*] !
+ 15 hash_policy[*] HashPolicy
  17 cors -
  20 cluster_not_found_response_code -
- 23 max_grpc_timeout !0
+ 23 max_grpc_timeout
  24 idle_timeout !0
  25 upgrade_configs[*] -
  26 internal_redirect_action -
- 27 hedge_policy !
+ 27 hedge_policy HedgePolicy
  28 grpc_timeout_offset !0
- 29 host_rewrite_header !
- 30 request_mirror_policies[*] !
+ 29 host_rewrite_header
+ 30 request_mirror_policies[*] RequestMirrorPolicy
  31 max_internal_redirects -
  32 regex_rewrite !
  33 retry_policy_typed_config !
  34 internal_redirect_policy -
- 35 host_rewrite_path_regex !
+ 35 host_rewrite_path_regex RegexMatchAndSubstitute
  36 max_stream_duration MaxStreamDuration
  37 cluster_specifier_plugin
- 38 append_x_forwarded_host -
+ 38 append_x_forwarded_host !
  39 inline_cluster_specifier_plugin
  40 early_data_policy -
  41 path_rewrite_policy !
@@ -333,13 +368,79 @@ WeightedClusterClusterWeight envoy.config.route.v3.WeightedCluster.ClusterWeight
  1 name
  2 weight
  3 metadata_match !
- 4 request_headers_to_add[*] !
- 5 response_headers_to_add[*] !
- 6 response_headers_to_remove[*] !
- 9 request_headers_to_remove[*] !
- 10 typed_per_filter_config[*] !
- 11 host_rewrite_literal !
+ 4 request_headers_to_add[*] HeaderValueOption
+ 5 response_headers_to_add[*] HeaderValueOption
+ 6 response_headers_to_remove[*]
+ 9 request_headers_to_remove[*]
+ 10 typed_per_filter_config[*] ?{}
+ 11 host_rewrite_literal
  12 cluster_header
+HeaderValueOption envoy.config.core.v3.HeaderValueOption
+ 1 header HeaderValue
+ 2 append
+ 3 append_action
+ 4 keep_empty_value
+HeaderValue envoy.config.core.v3.HeaderValue
+ 1 key
+ 2 value
+ 3 raw_value
+StatefulSessionPerRoute envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute
+ 1 disabled
+ 2 stateful_session StatefulSession
+RegexMatchAndSubstitute envoy.type.matcher.v3.RegexMatchAndSubstitute
+ 1 pattern
+ 2 substitution
+RetryPolicy envoy.config.route.v3.RetryPolicy
+ 1 retry_on
+ 2 num_retries
+ 3 per_try_timeout
+ 4 retry_priority
+ 5 retry_host_predicate[*]
+ 6 host_selection_retry_max_attempts
+ 7 retriable_status_codes[*]
+ 8 retry_back_off RetryBackOff
+ 9 retriable_headers[*] HeaderMatcher
+ 10 retriable_request_headers[*] HeaderMatcher
+ 11 rate_limited_retry_back_off !
+ 12 retry_options_predicates[*] !
+ 13 per_try_idle_timeout
+ 14 refresh_cluster_on_retry !
+RetryBackOff envoy.config.route.v3.RetryPolicy.RetryBackOff
+ 1 base_interval
+ 2 max_interval
+RequestMirrorPolicy envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+ 1 cluster
+ 3 runtime_fraction
+ 4 trace_sampled -
+ 5 cluster_header
+ 6 disable_shadow_host_suffix_append
+ 7 request_headers_mutations[*] !
+ 8 host_rewrite_literal !
+HashPolicy envoy.config.route.v3.RouteAction.HashPolicy
+ 1 header Header
+ 2 cookie HashPolicyCookie
+ 3 connection_properties ConnectionProperties
+ 4 terminal
+ 5 query_parameter QueryParameter
+ 6 filter_state FilterState
+Header envoy.config.route.v3.RouteAction.HashPolicy.Header
+ 1 header_name
+ 2 regex_rewrite RegexMatchAndSubstitute
+HashPolicyCookie envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+ 1 name
+ 2 ttl
+ 3 path
+ 4 attributes[*] -
+ConnectionProperties envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+ 1 source_ip
+QueryParameter envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+ 1 name
+FilterState envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+ 1 key
+HedgePolicy envoy.config.route.v3.HedgePolicy
+ 1 initial_requests
+ 2 additional_request_chance
+ 3 hedge_on_per_try_timeout
 MaxStreamDuration envoy.config.route.v3.RouteAction.MaxStreamDuration
  1 max_stream_duration
  2 grpc_timeout_header_max

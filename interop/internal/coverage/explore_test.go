@@ -284,7 +284,7 @@ func samplesOf(f protoreflect.FieldDescriptor) []string {
 	case inside != nil && whole[string(inside.FullName())] != nil:
 		values = whole[string(inside.FullName())]
 	case inside != nil:
-		values = []string{filler[string(inside.FullName())]}
+		values = append([]string{filler[string(inside.FullName())]}, also[string(inside.FullName())]...)
 	default:
 		values = scalars(f)
 	}

@@ -12,11 +12,11 @@ var neutral = fieldsOf(map[string]string{
 	rds + "Route.":      `metadata decorator tracing per_request_buffer_limit_bytes stat_prefix request_body_buffer_limit`,
 	rds + "RouteMatch.": `grpc`,
 	rds + "RouteAction.": `cors cluster_not_found_response_code upgrade_configs internal_redirect_action internal_redirect_policy
-		max_internal_redirects append_x_forwarded_host early_data_policy include_vh_rate_limits flush_timeout`,
+		max_internal_redirects early_data_policy include_vh_rate_limits flush_timeout`,
 	rds + "WeightedCluster.":                 `runtime_key_prefix total_weight`,
 	rds + "RouteAction.HashPolicy.Cookie.":   `attributes`,
 	rds + "RouteAction.RequestMirrorPolicy.": `trace_sampled`,
-	rds + "RetryPolicy.":                     `refresh_cluster_on_retry`,
+	"envoy.type.http.v3.Cookie.":             `attributes`,
 	cds + "Cluster.": `per_connection_buffer_limit_bytes http_protocol_options metadata protocol_selection alt_stat_name
 		close_connections_on_host_health_failure ignore_health_on_host_removal cleanup_interval track_timeout_budgets
 		track_cluster_stats upstream_http_protocol_options wait_for_warm_on_init stats_matcher

@@ -135,6 +135,12 @@ var filler = map[string]string{
 	"envoy.type.http.v3.Cookie":                           `name: "k"`,
 }
 
+// also are further values of messages, of which some fields mean something
+// only there.
+var also = map[string][]string{
+	core + "HeaderValueOption": {`header { key: "x" }`},
+}
+
 const (
 	faultFilter   = `delay { fixed_delay { seconds: 1 } percentage { numerator: 10 } } abort { http_status: 503 percentage { numerator: 10 } }`
 	sessionConfig = `session_state { name: "s" typed_config { [` + typ + state + `cookie.v3.CookieBasedSessionState] { cookie { name: "k" path: "/p" } } } }`
@@ -144,10 +150,15 @@ const (
 
 // special are texts that set a field where the others would not do.
 var special = map[string][]string{
-	rds + "VirtualHost.domains":              {`domains: "b"`, `domains: "*"`, `domains: ""`},
-	rds + "RouteMatch.path_separated_prefix": {`path_separated_prefix: "/x"`},
-	rds + "HeaderMatcher.name":               {`name: "i"`, `name: ""`},
-	rds + "RetryPolicy.retry_on":             {`retry_on: "connect-failure"`, `retry_on: "cancelled"`},
+	rds + "VirtualHost.domains":                        {`domains: "b"`, `domains: "*"`, `domains: ""`},
+	rds + "RouteMatch.path_separated_prefix":           {`path_separated_prefix: "/x"`},
+	rds + "HeaderMatcher.name":                         {`name: "i"`, `name: ""`},
+	rds + "RetryPolicy.retry_on":                       {`retry_on: "connect-failure"`, `retry_on: "cancelled"`},
+	rds + "RetryPolicy.retriable_status_codes":         {`retriable_status_codes: 404`},
+	rds + "WeightedCluster.clusters":                   {`clusters { name: "f" weight { value: 9 } }`, `clusters { cluster_header: "h" weight { value: 9 } }`},
+	rds + "RouteConfiguration.request_mirror_policies": mirrorSamples,
+	rds + "VirtualHost.request_mirror_policies":        mirrorSamples,
+	rds + "RouteAction.request_mirror_policies":        mirrorSamples,
 	rds + "RetryPolicy.retry_host_predicate": {`retry_host_predicate { name: "envoy.retry_host_predicates.previous_hosts" }`,
 		`retry_host_predicate { name: "p" typed_config { [` + typ + `envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate] {} } }`},
 	rds + "RetryPolicy.retry_priority": {`retry_priority { name: "envoy.retry_priorities.previous_priorities" }`,
@@ -185,6 +196,8 @@ var special = map[string][]string{
 	eds + "LocalityLbEndpoints.load_balancing_weight": {"load_balancing_weight { value: 7 }"},
 	eds + "LbEndpoint.load_balancing_weight":          {"load_balancing_weight { value: 7 }"},
 }
+
+var mirrorSamples = []string{`request_mirror_policies { cluster: "m" }`, `request_mirror_policies { cluster_header: "m" }`}
 
 var perFilterSamples = []string{
 	`typed_per_filter_config { key: "envoy.filters.http.fault" value { [` + typ + faults + `HTTPFault] { ` + faultFilter + ` } } }`,
