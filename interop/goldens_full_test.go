@@ -66,6 +66,11 @@ var deltaGoldens = []golden{
 func fullNode(ip, pod, namespace string, labels map[string]string) *corev3.Node {
 	node := leanNode(ip, pod, namespace)
 	delete(node.Metadata.Fields, "GENERATOR")
+	return labelled(node, labels)
+}
+
+// labelled adds the labels of its pod to a node.
+func labelled(node *corev3.Node, labels map[string]string) *corev3.Node {
 	if len(labels) > 0 {
 		fields := map[string]*structpb.Value{}
 		for key, value := range labels {

@@ -198,11 +198,17 @@ var lastIP atomic.Uint32
 // for as long as possible. It goes with the test.
 func addWorkload(t testing.TB, l *lab.Lab, namespace, name string, labels map[string]string) *lab.Workload {
 	t.Helper()
-	const first, count = 225, 24
-	ip := netip.AddrFrom4([4]byte{10, 244, 0, byte(first + lastIP.Add(1)%count)})
+	return addPod(t, l, lab.WorkloadSpec{Namespace: namespace, Name: name, Labels: labels, NotReady: true})
+}
+
+// addPod is addWorkload for a pod that is special; the address is given here.
+func addPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec) *lab.Workload {
+	t.Helper()
+	const first, count = 211, 38
+	spec.IP = netip.AddrFrom4([4]byte{10, 244, 0, byte(first + lastIP.Add(1)%count)}).String()
 	ctx := within(t, 20*time.Second)
-	must(t, l.Namespace(ctx, namespace))
-	w, err := l.AddWorkload(ctx, lab.WorkloadSpec{Namespace: namespace, Name: name, IP: ip.String(), Labels: labels, NotReady: true})
+	must(t, l.Namespace(ctx, spec.Namespace))
+	w, err := l.AddWorkload(ctx, spec)
 	must(t, err)
 	t.Cleanup(func() { w.Remove(context.Background()) })
 	return w

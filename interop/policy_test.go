@@ -186,32 +186,13 @@ func TestIgnoredPolicy(t *testing.T) {
     redirect: {uri: /elsewhere}
   - name: rest
     route: [`+to("v1", 50)+", "+to("v2", 50)+`]
-    fault: {abort: {percentage: {value: 100}, httpStatus: 503}}
-    retries: {attempts: 3, perTryTimeout: 300ms, retryOn: unavailable}
-    mirror: {host: routed, subset: v2}
-    headers: {request: {set: {x-routed: "yes"}}}
-`)+`---
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: routed, namespace: policy}
-spec:
-  host: routed
-  trafficPolicy:
-    loadBalancer: {simple: LEAST_REQUEST}
-    connectionPool: {http: {http2MaxRequests: 7}}
-  subsets:
-  - {name: v1, labels: {version: v1}}
-  - {name: v2, labels: {version: v2}}
-`)
+    corsPolicy: {allowOrigins: [{exact: "https://elsewhere"}]}
+`))
 	var log record
 	m := joinConsumer(t, l, policyNamespace, log.logTo, localQoS)
 	client := refer(t, m, "routed")
 	fields := []string{
-		"virtual_hosts[routed.policy.svc.cluster.local:50052].routes[rest].typed_per_filter_config[envoy.filters.http.fault]",
-		"virtual_hosts[routed.policy.svc.cluster.local:50052].routes[rest].route.retry_policy",
-		"virtual_hosts[routed.policy.svc.cluster.local:50052].routes[rest].route.request_mirror_policies",
-		"lb_policy",
-		"max_requests",
+		"virtual_hosts[routed.policy.svc.cluster.local:50052].routes[rest].typed_per_filter_config[envoy.filters.http.cors]",
 	}
 	must(t, lab.WaitFor(within(t, 30*time.Second), "the report", func(context.Context) error {
 		code, snapshot := askQoS(t, m, "/snapshot")

@@ -100,8 +100,8 @@ func TestPushes(t *testing.T) {
 	must(t, l.Namespace(ctx, "pushes"))
 	t.Cleanup(func() { removeManifest(t, l, service("a")+service("b")+service("c")) })
 	apply(t, l, service("a")+service("b"))
-	first := workload("a-1", "a", "10.244.0.221")
-	workload("b-1", "b", "10.244.0.222")
+	first := workload("a-1", "a", "10.244.0.251")
+	workload("b-1", "b", "10.244.0.252")
 	must(t, lab.WaitFor(ctx, "both services", func(context.Context) error {
 		s := openADS(t, l.Istiod.Plain(), credential{}, leanNode("10.244.0.250", "consumer", "pushes"))
 		if got := contents(s.ask(t, endpointType, cluster("a"), cluster("b"))); got != "a b" {
@@ -125,7 +125,7 @@ func TestPushes(t *testing.T) {
 		{"routes", func() { s.subscribe(t, routeType, cluster("a"), cluster("b")) }, "RDS a b"},
 		{"clusters", func() { s.subscribe(t, clusterType, cluster("a"), cluster("b")) }, "CDS a b"},
 		{"endpoints", func() { s.subscribe(t, endpointType, cluster("a"), cluster("b")) }, "EDS a b"},
-		{"an endpoint more: EDS is partial, the rest is sent whole", func() { workload("a-2", "a", "10.244.0.223") },
+		{"an endpoint more: EDS is partial, the rest is sent whole", func() { workload("a-2", "a", "10.244.0.253") },
 			"CDS a b, EDS a, LDS a b, RDS a b"},
 		{"an endpoint less", func() { must(t, first.Remove(ctx)) }, "CDS a b, EDS a, LDS a b, RDS a b"},
 		{"an unknown name comes to be", func() { s.settle(t); apply(t, l, service("c")) }, "CDS a b, LDS a b c, RDS a b"},

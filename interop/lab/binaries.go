@@ -16,8 +16,22 @@ import (
 // binVariable overrides the folder in which the built programs are kept.
 const binVariable = "PROXYLESS_LAB_BIN"
 
-// crdFile holds Istio's resource definitions, beside the programs.
-const crdFile = "crd-all.gen.yaml"
+// crdFile is a file of resource definitions in a module that istiod requires. A
+// copy is kept beside the programs.
+type crdFile struct{ module, path string }
+
+func (f crdFile) name() string { return filepath.Base(f.path) }
+
+// crdFiles define Istio's own resources, and those of the Gateway API that
+// route within the mesh.
+var crdFiles = []crdFile{
+	{"istio.io/istio", "manifests/charts/base/files/crd-all.gen.yaml"},
+	{"sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"},
+	{"sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml"},
+	{"sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_gateways.yaml"},
+	{"sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_gatewayclasses.yaml"},
+	{"sigs.k8s.io/gateway-api", "config/crd/standard/gateway.networking.k8s.io_referencegrants.yaml"},
+}
 
 // Program is a program of the project that pods run, built statically before
 // the lab starts.
@@ -132,19 +146,28 @@ func (c component) ensure(dir string) error {
 	return os.Rename(target+".new", target)
 }
 
-// ensureCRDs copies Istio's resource definitions out of its module.
+// ensureCRDs copies the resource definitions out of their modules.
 func (b binaries) ensureCRDs() error {
-	target := filepath.Join(b.dir, crdFile)
+	for _, f := range crdFiles {
+		if err := b.ensureCRD(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b binaries) ensureCRD(f crdFile) error {
+	target := filepath.Join(b.dir, f.name())
 	if _, err := os.Stat(target); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	find := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio")
+	find := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", f.module)
 	find.Dir = filepath.Join(b.tools, "istiod")
 	out, err := find.Output()
 	if err != nil {
-		return fmt.Errorf("where is Istio's module: %w", err)
+		return fmt.Errorf("where is %s: %w", f.module, err)
 	}
-	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "manifests/charts/base/files", crdFile))
+	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), f.path))
 	if err != nil {
 		return err
 	}

@@ -82,20 +82,22 @@ func (l *Lab) startControllers() error {
 	return err
 }
 
-// applyCRDs defines Istio's resources.
+// applyCRDs defines the resources of Istio and of the Gateway API.
 func (l *Lab) applyCRDs(ctx context.Context) error {
-	data, err := os.ReadFile(filepath.Join(l.binaries, crdFile))
-	if err != nil {
-		return err
-	}
-	definitions, err := kubeapi.Parse(data)
-	if err != nil {
-		return err
-	}
 	var group errgroup.Group
 	group.SetLimit(4)
-	for _, definition := range definitions {
-		group.Go(func() error { return l.API.ApplyObject(ctx, definition) })
+	for _, f := range crdFiles {
+		data, err := os.ReadFile(filepath.Join(l.binaries, f.name()))
+		if err != nil {
+			return err
+		}
+		definitions, err := kubeapi.Parse(data)
+		if err != nil {
+			return err
+		}
+		for _, definition := range definitions {
+			group.Go(func() error { return l.API.ApplyObject(ctx, definition) })
+		}
 	}
 	return group.Wait()
 }

@@ -28,8 +28,14 @@ func (l *Lab) Namespace(ctx context.Context, name string) error {
 
 // node makes a Node object: endpoints of pods on unknown nodes are left out.
 func (l *Lab) node(ctx context.Context, name string) error {
+	return l.AddNode(ctx, name, kubelet.Locality)
+}
+
+// AddNode makes a node with the labels, which say where its pods are:
+// topology.kubernetes.io/region and zone.
+func (l *Lab) AddNode(ctx context.Context, name string, labels map[string]string) error {
 	return l.API.Create(ctx, "/api/v1/nodes", map[string]any{
-		"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"name": name, "labels": kubelet.Locality},
+		"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"name": name, "labels": labels},
 	}, nil)
 }
 
@@ -131,6 +137,7 @@ type WorkloadSpec struct {
 	IP              string // from 10.244.0.200 to 10.244.0.254, which no other pod gets
 	Labels          map[string]string
 	Account         string // service account; default "default"
+	Node            string // default the one that all such pods are on
 	NotReady        bool   // it does not become ready by itself
 }
 
@@ -147,13 +154,16 @@ func (l *Lab) AddWorkload(ctx context.Context, s WorkloadSpec) (*Workload, error
 	if s.Account == "" {
 		s.Account = "default"
 	}
+	if s.Node == "" {
+		s.Node = testNode
+	}
 	collection := "/api/v1/namespaces/" + s.Namespace + "/pods"
 	w := &Workload{IP: addr, lab: l, path: collection + "/" + s.Name}
 	pod := map[string]any{
 		"apiVersion": "v1", "kind": "Pod",
 		"metadata": map[string]any{"name": s.Name, "labels": s.Labels},
 		"spec": map[string]any{
-			"nodeName":           testNode,
+			"nodeName":           s.Node,
 			"serviceAccountName": s.Account,
 			"containers":         []any{map[string]any{"name": "main", "image": testNode}},
 		},

@@ -1,0 +1,48 @@
+package interop
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/proxyless/proxyless/interop/lab"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/xds"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+// rival is grpc-go's own xDS client, in the lean view, which is the one that
+// Istio has for it.
+type rival struct {
+	t        testing.TB
+	resolver resolver.Builder
+}
+
+func newRival(t testing.TB, l *lab.Lab, labels map[string]string) *rival {
+	t.Helper()
+	node, err := protojson.Marshal(labelled(leanNode(consumerIP, "rival", governed), labels))
+	must(t, err)
+	bootstrap, err := json.Marshal(map[string]any{
+		"xds_servers": []any{map[string]any{
+			"server_uri":      l.Istiod.Plain(),
+			"channel_creds":   []any{map[string]any{"type": "insecure"}},
+			"server_features": []any{"xds_v3"},
+		}},
+		"node": json.RawMessage(node),
+	})
+	must(t, err)
+	builder, err := xds.NewXDSResolverWithConfigForTesting(bootstrap)
+	must(t, err)
+	return &rival{t, builder}
+}
+
+func (r *rival) dial(row *row) (grpc.ClientConnInterface, error) {
+	conn, err := grpc.NewClient(fmt.Sprintf("xds:///%s:%d", row.target(), row.targetPort()),
+		grpc.WithResolvers(r.resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err == nil {
+		r.t.Cleanup(func() { conn.Close() })
+	}
+	return conn, err
+}
