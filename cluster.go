@@ -1,5 +1,7 @@
 package proxyless
 
+import "time"
+
 // discoveryType is Cluster.cluster_discovery_type: where the endpoints come from.
 type discoveryType uint8
 
@@ -17,10 +19,13 @@ type cluster struct {
 	name     string
 	source   discoveryType
 	edsName  string      // eds_cluster_config.service_name, or the cluster's name
-	inline   *assignment // discoverStatic: never nil there
+	inline   *assignment // discoverStatic: its endpoints; DNS clusters: their localities alone; else nil
 	names    []dnsName   // DNS clusters
+	dns      dnsSettings // DNS clusters
 	children []string    // discoverAggregate
-	failure  string      // why calls cannot be sent (TLS demanded...); empty when they can
+
+	originalDst bool   // ORIGINAL_DST: where EDS has no endpoints, a call goes to the address that the caller named
+	failure     string // why calls cannot be sent (TLS demanded...); empty when they can
 
 	balance  balancing
 	conn     connSettings
@@ -36,9 +41,27 @@ type dnsName struct {
 	host     string
 	port     uint16
 	weight   uint32
-	locality int // index into the localities of the cluster's load_assignment
+	locality int // index into the localities of cluster.inline
 	priority uint32
+	hostname string // Endpoint.hostname; empty where it is not said
 }
+
+// dnsSettings say how the names of a cluster are resolved.
+type dnsSettings struct {
+	refresh time.Duration // dns_refresh_rate; 0 is Envoy's 5 s
+	family  dnsFamily
+}
+
+// dnsFamily is Cluster.dns_lookup_family: which addresses of a name count.
+type dnsFamily uint8
+
+const (
+	dnsAuto    dnsFamily = iota // IPv6 where there are any, else IPv4
+	dnsV4                       // IPv4 only
+	dnsV6                       // IPv6 only
+	dnsV4First                  // IPv4 where there are any, else IPv6
+	dnsAll                      // all
+)
 
 // healthSet is a set of healthStatus: bit n for status n.
 type healthSet uint8

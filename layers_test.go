@@ -24,7 +24,7 @@ var floors = []struct {
 	{"ground", "errors backoff telemetry upkeep wire"},
 	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
 	{"model", "resource matcher listener route routepolicy cluster clusterpolicy endpoints"},
-	{"decode", "decoding wire_address wire_ads wire_hcm wire_lds wire_rds wire_action wire_policy wire_headers wire_fault wire_match wire_cds wire_eds coverage coverage_table coverage_fields"},
+	{"decode", "decoding wire_address wire_ads wire_hcm wire_lds wire_rds wire_action wire_policy wire_headers wire_fault wire_match wire_cds wire_balance wire_conn wire_eds coverage coverage_table coverage_fields"},
 	{"state", "discovery snapshot coverage_report"},
 	{"transport", "session stream payload conn leaf link connage peerlimit"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_hashed balancer_ringhash balancer_maglev picker routing planner compile plan"},

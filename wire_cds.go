@@ -1,29 +1,25 @@
 package proxyless
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"strings"
 )
 
 var (
 	// clusterUnapplied names what a cluster may ask for and does not get.
-	clusterUnapplied = unapplied{8: "health_checks", 9: "max_requests_per_connection", 19: "outlier_detection", 22: "lb_subset_config",
-		30: "upstream_connection_options", 40: "filters", 42: "lrs_server", 56: "round_robin_lb_config"}
-	thresholdsUnapplied = unapplied{2: "max_connections", 3: "max_pending_requests", 4: "max_requests", 5: "max_retries",
-		7: "max_connection_pools", 8: "retry_budget"}
+	clusterUnapplied = unapplied{8: "health_checks", 22: "lb_subset_config", 42: "lrs_server"}
 
 	discoveryTypes = [...]string{"STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST"}
 	lbPolicies     = [...]string{"ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "4", "MAGLEV", "CLUSTER_PROVIDED", "LOAD_BALANCING_POLICY_CONFIG"}
 )
 
+// Values of Cluster.type.
 const (
-	enumEDS = 3
-
-	typeRoundRobin         = "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin"
-	typeLocalityRoundRobin = "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality"
-	maxBalancingDepth      = 16 // gRFC A52
+	enumStatic = iota
+	enumStrictDNS
+	enumLogicalDNS
+	enumEDS
+	enumOriginalDst
 )
 
 const demandsTLS = "the mesh demands TLS to this service (trafficPolicy.tls of a DestinationRule), and this version sends plain text only"
@@ -31,13 +27,20 @@ const demandsTLS = "the mesh demands TLS to this service (trafficPolicy.tls of a
 // clusterParts are the messages inside a cluster, before they are looked into.
 type clusterParts struct {
 	discovery oneof
-	eds       []byte
+	eds, load []byte
 	timeout   []byte
-	policy    uint64
 	breakers  []byte
+	outlier   []byte
 	socket    []byte
-	balancing []byte
 	sockets   [][]byte // transport_socket_matches
+	common    []byte   // common_lb_config
+	upstream  []byte   // upstream_connection_options
+
+	policy                                       uint64
+	balancing                                    []byte
+	roundRobin, leastRequest, ringHash, maglev   []byte
+	protocol, httpOptions, http2Options, perConn []byte // HttpProtocolOptions, and what was there before it
+	refresh                                      []byte
 }
 
 // cluster reads an envoy.config.cluster.v3.Cluster.
@@ -50,19 +53,14 @@ func (d *decoding) cluster(b []byte) (*cluster, error) {
 	if x.name == "" {
 		return nil, missingField("name")
 	}
-	if x.conn.connectTimeout, err = decodeDuration(p.timeout); err != nil {
-		return nil, inField("connect_timeout", err)
+	for _, step := range [...]func(*clusterParts, *cluster) error{
+		d.discovery, d.transport, d.connection, d.breakers, d.outlierDetection, d.commonBalancing, d.balancingOf,
+	} {
+		if err := step(&p, x); err != nil {
+			return nil, err
+		}
 	}
-	if err := x.setDiscovery(&p); err != nil {
-		return nil, err
-	}
-	if err := d.transport(&p, x); err != nil {
-		return nil, err
-	}
-	if err := inField("circuit_breakers", d.breakers(p.breakers)); err != nil {
-		return nil, err
-	}
-	return x, d.balancing(&p, x)
+	return x, nil
 }
 
 func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error) {
@@ -79,17 +77,47 @@ func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error
 			c.message("connect_timeout", &p.timeout)
 		case 6:
 			p.policy = c.scalar("lb_policy")
+		case 9:
+			c.message("max_requests_per_connection", &p.perConn)
 		case 10:
 			c.message("circuit_breakers", &p.breakers)
+		case 14:
+			c.message("http2_protocol_options", &p.http2Options)
+		case 16:
+			c.message("dns_refresh_rate", &p.refresh)
+		case 17:
+			x.dns.family = dnsFamily(min(c.scalar("dns_lookup_family"), uint64(dnsAll)))
+		case 19:
+			c.message("outlier_detection", &p.outlier)
+		case 23:
+			c.message("ring_hash_lb_config", &p.ringHash)
 		case 24:
 			c.message("transport_socket", &p.socket)
+		case 27:
+			c.message("common_lb_config", &p.common)
+		case 29:
+			c.message("common_http_protocol_options", &p.httpOptions)
+		case 30:
+			c.message("upstream_connection_options", &p.upstream)
+		case 33:
+			c.message("load_assignment", &p.load)
+		case 36:
+			c.fail(d.protocolOptions(c.bytes("typed_extension_protocol_options"), &p))
+		case 37:
+			c.message("least_request_lb_config", &p.leastRequest)
 		case 38:
 			p.discovery.message(&c, "cluster_type")
+		case 40:
+			c.fail(inField("filters", d.upstreamFilter(c.bytes("filters"))))
 		case 41:
 			c.message("load_balancing_policy", &p.balancing)
 		case 43:
 			d.keep(&c, "transport_socket_matches")
 			p.sockets = append(p.sockets, c.bytes("transport_socket_matches"))
+		case 52:
+			c.message("maglev_lb_config", &p.maglev)
+		case 56:
+			c.message("round_robin_lb_config", &p.roundRobin)
 		default:
 			d.ignoreIf(&c, clusterUnapplied)
 		}
@@ -97,20 +125,66 @@ func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error
 	return p, c.err
 }
 
-// setDiscovery says where the endpoints come from. A cluster whose endpoints
-// do not come from EDS is kept, so that calls can say why they fail.
-func (x *cluster) setDiscovery(p *clusterParts) error {
-	switch {
-	case p.discovery.num == 38:
-		x.failure = "its endpoints come from a cluster type of its own, and this version knows EDS only"
-		return nil
-	case p.discovery.u != enumEDS:
-		x.failure = fmt.Sprintf("its endpoints come from %s, and this version knows EDS only", enumName(discoveryTypes[:], p.discovery.u))
-		return nil
+// upstreamFilter notes a network filter, an envoy.config.cluster.v3.Filter,
+// unless it changes nothing.
+func (d *decoding) upstreamFilter(b []byte) error {
+	var f listenerFilter
+	var packed []byte
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 1:
+			f.name = c.text("name")
+		case 2:
+			c.message("typed_config", &packed)
+		}
 	}
+	var err error
+	f.config, err = decodeExtension(packed)
+	c.fail(inField("typed_config", err))
+	if c.err == nil && !f.harmless() {
+		d.ignore("filters[" + f.name + "]")
+	}
+	return c.err
+}
+
+// servicePrefix begins the names of the clusters that Istio makes for a Service.
+const servicePrefix = "outbound|"
+
+// discovery says where the endpoints come from. A cluster of a kind that is
+// not known is kept, so that calls can say why they fail.
+func (d *decoding) discovery(p *clusterParts, x *cluster) error {
+	if p.discovery.num == 38 {
+		return inField("cluster_type", d.customType(p, x))
+	}
+	switch p.discovery.u {
+	case enumEDS:
+		return x.eds(p.eds)
+	case enumStatic:
+		x.source = discoverStatic
+		return inField("load_assignment", d.staticEndpoints(p.load, x))
+	case enumStrictDNS, enumLogicalDNS:
+		x.source = discoverStrictDNS
+		if p.discovery.u == enumLogicalDNS {
+			x.source = discoverLogicalDNS
+		}
+		return d.dnsNames(p, x)
+	case enumOriginalDst:
+		x.originalDst = true
+		if x.source = discoverPassthrough; strings.HasPrefix(x.name, servicePrefix) {
+			x.source, x.edsName = discoverEDS, x.name
+		}
+	default:
+		x.failure = fmt.Sprintf("its endpoints come from %s, which this version does not know", enumName(discoveryTypes[:], p.discovery.u))
+	}
+	return nil
+}
+
+// eds reads a Cluster.EdsClusterConfig.
+func (x *cluster) eds(b []byte) error {
 	var source []byte
 	x.edsName = x.name
-	c := walk(p.eds)
+	c := walk(b)
 	for c.next() {
 		switch c.num {
 		case 1:
@@ -124,6 +198,109 @@ func (x *cluster) setDiscovery(p *clusterParts) error {
 	}
 	c.fail(inField("eds_config", checkConfigSource(source)))
 	return inField("eds_cluster_config", c.err)
+}
+
+const (
+	typeAggregate  = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+	typeDNSCluster = "envoy.extensions.clusters.dns.v3.DnsCluster"
+)
+
+// customType reads a Cluster.CustomClusterType.
+func (d *decoding) customType(p *clusterParts, x *cluster) error {
+	var name string
+	var packed []byte
+	c := walk(p.discovery.val)
+	for c.next() {
+		switch c.num {
+		case 1:
+			name = c.text("name")
+		case 2:
+			c.message("typed_config", &packed)
+		}
+	}
+	if c.err != nil {
+		return c.err
+	}
+	config, err := decodeExtension(packed)
+	switch {
+	case err != nil:
+	case config.json:
+		x.failure = fmt.Sprintf("its type %q comes as a TypedStruct, which this version does not read", name)
+	case config.name == typeAggregate:
+		x.source = discoverAggregate
+		err = d.aggregate(config.value, x)
+	case config.name == typeDNSCluster:
+		x.source = discoverStrictDNS
+		if err = x.dnsCluster(config.value, p); err == nil {
+			return d.dnsNames(p, x)
+		}
+	case name == "envoy.clusters.original_dst":
+		x.source, x.originalDst = discoverPassthrough, true
+	default:
+		x.failure = fmt.Sprintf("its endpoints come from a cluster type of its own, %q, which this version does not know", name)
+	}
+	return inField("typed_config", err)
+}
+
+// aggregate reads an envoy.extensions.clusters.aggregate.v3.ClusterConfig.
+func (d *decoding) aggregate(b []byte, x *cluster) error {
+	c := walk(b)
+	for c.next() {
+		if c.num == 1 {
+			d.keep(&c, "clusters")
+			x.children = append(x.children, d.intern(c.raw("clusters")))
+		}
+	}
+	if c.err == nil && len(x.children) == 0 {
+		return missingField("clusters")
+	}
+	return c.err
+}
+
+// dnsCluster reads an envoy.extensions.clusters.dns.v3.DnsCluster.
+func (x *cluster) dnsCluster(b []byte, p *clusterParts) error {
+	families := [...]dnsFamily{dnsAuto, dnsAuto, dnsV4, dnsV6, dnsV4First, dnsAll}
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 3:
+			c.message("dns_refresh_rate", &p.refresh)
+		case 8:
+			x.dns.family = families[min(c.scalar("dns_lookup_family"), uint64(len(families)-1))]
+		case 9:
+			if c.scalar("all_addresses_in_single_endpoint") != 0 {
+				x.source = discoverLogicalDNS
+			}
+		}
+	}
+	return c.err
+}
+
+// staticEndpoints reads the addresses inside a cluster; there may be none, as
+// in Istio's BlackHoleCluster.
+func (d *decoding) staticEndpoints(b []byte, x *cluster) (err error) {
+	outer := d.enter()
+	defer d.leave(outer, "load_assignment", "", -1)
+	if b == nil {
+		x.inline = &assignment{}
+		return nil
+	}
+	x.inline, err = d.loadAssignment(b)
+	return err
+}
+
+// dnsNames reads the names inside a cluster that is resolved by DNS.
+func (d *decoding) dnsNames(p *clusterParts, x *cluster) (err error) {
+	outer := d.enter()
+	defer d.leave(outer, "load_assignment", "", -1)
+	if x.dns.refresh, err = decodeDuration(p.refresh); err != nil {
+		return inField("dns_refresh_rate", err)
+	}
+	x.inline, x.names, err = d.namedEndpoints(p.load)
+	if n := len(x.names); err == nil && x.source == discoverLogicalDNS && n != 1 {
+		err = fmt.Errorf("%d endpoints instead of one", n)
+	}
+	return inField("load_assignment", err)
 }
 
 func enumName(names []string, value uint64) string {
@@ -179,93 +356,4 @@ func decodeSocketMatch(b []byte) (every, plain bool, kind string, err error) {
 	}
 	plain, kind, err = decodeTransportSocket(socket)
 	return len(match) == 0, plain, kind, inField("transport_socket", err)
-}
-
-// breakers notes limits that are set; Istio sends the largest number where
-// there is to be none.
-func (d *decoding) breakers(b []byte) error {
-	outer := d.enter()
-	c := walk(b)
-	for c.next() {
-		if c.num != 1 && c.num != 2 { // thresholds, per_host_thresholds
-			continue
-		}
-		t := walk(c.bytes("thresholds"))
-		for t.next() {
-			limit := t.num >= 2 && t.num <= 5 || t.num == 7
-			if limit {
-				value, err := decodeWrapped(t.bytes(thresholdsUnapplied[t.num]))
-				t.fail(inField(thresholdsUnapplied[t.num], err))
-				limit = uint32(value) == math.MaxUint32
-			}
-			if !limit {
-				d.ignoreIf(&t, thresholdsUnapplied)
-			}
-		}
-		c.fail(inField("thresholds", t.err))
-	}
-	d.leave(outer, "circuit_breakers.thresholds", "", -1)
-	return c.err
-}
-
-// balancing takes lb_policy, or load_balancing_policy where it is there. What
-// is not round robin is noted, and round robin used in its place.
-func (d *decoding) balancing(p *clusterParts, x *cluster) error {
-	if p.balancing == nil {
-		if p.policy != 0 {
-			d.ignore("lb_policy (" + enumName(lbPolicies[:], p.policy) + ")")
-		}
-		return nil
-	}
-	other, err := d.balancingList(p.balancing, maxBalancingDepth)
-	if other != "" {
-		d.ignore("load_balancing_policy (" + other + ")")
-	}
-	return inField("load_balancing_policy", err)
-}
-
-// balancingList reads an envoy.config.cluster.v3.LoadBalancingPolicy. It
-// returns the name of the first policy, which the mesh prefers, unless that is
-// round robin.
-func (d *decoding) balancingList(b []byte, depth int) (other string, err error) {
-	if depth == 0 {
-		return "", errors.New("nested too deep")
-	}
-	first, err := firstPolicy(b)
-	if err != nil {
-		return "", inElement("policies", 0, err)
-	}
-	switch {
-	case first.name == typeRoundRobin:
-		return "", nil
-	case first.name == typeLocalityRoundRobin && !first.json:
-		inner, err := submessage(first.value, 1, "endpoint_picking_policy")
-		if err != nil || inner == nil {
-			return "", err
-		}
-		other, err = d.balancingList(inner, depth-1)
-		return other, inField("endpoint_picking_policy", err)
-	}
-	return first.name[strings.LastIndexByte(first.name, '.')+1:], nil
-}
-
-// firstPolicy reads the first LoadBalancingPolicy.Policy of a list.
-func firstPolicy(list []byte) (extension, error) {
-	var first []byte
-	c := walk(list)
-	for c.next() {
-		if c.num == 1 && first == nil {
-			first = c.bytes("policies")
-		}
-	}
-	if c.err == nil && first == nil {
-		return extension{}, errors.New("missing")
-	}
-	typed, err := submessage(first, 4, "typed_extension_config")
-	c.fail(err)
-	packed, err := submessage(typed, 2, "typed_config")
-	c.fail(inField("typed_extension_config", err))
-	x, err := decodeExtension(packed)
-	c.fail(inField("typed_extension_config.typed_config", err))
-	return x, c.err
 }

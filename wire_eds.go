@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -15,8 +16,25 @@ import (
 // endpoints with every change: it makes one slice for all of them, and nothing
 // for each.
 func (d *decoding) assignment(b []byte) (*assignment, error) {
-	a := &assignment{}
-	var localities []localityParts
+	a, err := d.loadAssignment(b)
+	if err == nil && a.cluster == "" {
+		return nil, missingField("cluster_name")
+	}
+	return a, err
+}
+
+// loadAssignment is assignment for one inside a cluster, which may have no name.
+func (d *decoding) loadAssignment(b []byte) (*assignment, error) {
+	a, localities, err := d.assignmentParts(b)
+	if err != nil {
+		return nil, err
+	}
+	return a, d.fill(a, inOrder(localities))
+}
+
+// assignmentParts reads all but the endpoints.
+func (d *decoding) assignmentParts(b []byte) (a *assignment, localities []localityParts, err error) {
+	a = &assignment{}
 	c := walk(b)
 	for c.next() {
 		switch c.num {
@@ -29,35 +47,52 @@ func (d *decoding) assignment(b []byte) (*assignment, error) {
 			c.fail(inElement("endpoints", p.index, err))
 			localities = append(localities, p)
 		case 4:
-			c.fail(inField("policy", d.dropPolicy(c.bytes("policy"))))
+			c.fail(inField("policy", d.assignmentPolicy(c.bytes("policy"), a)))
 		}
 	}
-	if c.err == nil && a.cluster == "" {
-		return nil, missingField("cluster_name")
-	}
-	if c.err != nil {
-		return nil, c.err
-	}
-	return a, d.fill(a, inOrder(localities))
+	return a, localities, c.err
 }
 
-// dropPolicy reads a ClusterLoadAssignment.Policy: it may ask clients to drop
-// calls.
-func (d *decoding) dropPolicy(b []byte) error {
+// assignmentPolicy reads a ClusterLoadAssignment.Policy.
+func (d *decoding) assignmentPolicy(b []byte, a *assignment) error {
 	c := walk(b)
 	for c.next() {
-		if c.num != 2 {
-			continue
-		}
-		share, err := submessage(c.bytes("drop_overloads"), 2, "drop_percentage")
-		c.fail(inField("drop_overloads", err))
-		fraction, err := decodeFraction(share)
-		c.fail(inField("drop_overloads.drop_percentage", err))
-		if fraction > 0 {
-			d.ignore("policy.drop_overloads")
+		switch c.num {
+		case 2:
+			d.keep(&c, "drop_overloads")
+			drop, err := d.dropShare(c.bytes("drop_overloads"))
+			c.fail(inElement("drop_overloads", len(a.drops), err))
+			if drop.share > 0 {
+				a.drops = append(a.drops, drop)
+			}
+		case 3:
+			factor, err := decodeWrapped(c.bytes("overprovisioning_factor"))
+			c.fail(inField("overprovisioning_factor", err))
+			a.overprovided = uint32(factor)
+		case 6:
+			if c.scalar("weighted_priority_health") != 0 {
+				d.ignore("policy.weighted_priority_health")
+			}
 		}
 	}
 	return c.err
+}
+
+// dropShare reads a ClusterLoadAssignment.Policy.DropOverload.
+func (d *decoding) dropShare(b []byte) (drop dropShare, err error) {
+	var share []byte
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 1:
+			drop.category = d.intern(c.raw("category"))
+		case 2:
+			c.message("drop_percentage", &share)
+		}
+	}
+	drop.share, err = decodeFraction(share)
+	c.fail(inField("drop_percentage", err))
+	return drop, c.err
 }
 
 // localityParts is a locality before its endpoints are looked into.
@@ -242,7 +277,7 @@ func usualField(tag byte, b []byte, e *endpoint) bool {
 		}
 		return usualSocket(b[4:], &e.addr)
 	case 3<<3 | 2: // metadata
-		return true
+		return usualMetadata(b)
 	case 4<<3 | 2: // load_balancing_weight { value
 		if len(b) != 2 || b[0] != 1<<3 || b[1] >= 0x80 || b[1] == 0 {
 			return false
@@ -252,6 +287,47 @@ func usualField(tag byte, b []byte, e *endpoint) bool {
 	}
 	return false
 }
+
+// usualMetadata says that a Metadata has nothing that counts, which only
+// filter_metadata["envoy.lb"] has.
+func usualMetadata(b []byte) bool {
+	for len(b) > 0 {
+		entry, rest, ok := usualPart(b, 1)
+		if !ok {
+			return false
+		}
+		key, value, ok := usualPart(entry, 1)
+		if !ok || string(key) == metadataLB {
+			return false
+		}
+		if _, after, ok := usualPart(value, 2); !ok || len(after) > 0 {
+			return false
+		}
+		b = rest
+	}
+	return true
+}
+
+// usualPart takes a length-delimited field, with one or two bytes of length,
+// from the start of a message.
+func usualPart(b []byte, num byte) (part, rest []byte, ok bool) {
+	if len(b) < 2 || b[0] != num<<3|2 {
+		return nil, nil, false
+	}
+	n := int(b[1])
+	if b = b[2:]; n >= 0x80 {
+		if len(b) == 0 || b[0] >= 0x80 {
+			return nil, nil, false
+		}
+		n, b = n&0x7F|int(b[0])<<7, b[1:]
+	}
+	if n > len(b) {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
+}
+
+const metadataLB = "envoy.lb"
 
 // usualSocket takes a SocketAddress of an IP address and a port.
 func usualSocket(b []byte, addr *netip.AddrPort) bool {
@@ -273,44 +349,106 @@ func usualSocket(b []byte, addr *netip.AddrPort) bool {
 
 // unusualEndpoint reads any LbEndpoint.
 func (f *filling) unusualEndpoint(b []byte, e *endpoint) (use bool, err error) {
-	var host oneof
-	var weight []byte
-	var health uint64
-	c := walk(b)
-	for c.next() {
-		switch c.num {
-		case 1:
-			host.message(&c, "endpoint")
-		case 2:
-			health = c.scalar("health_status")
-		case 4:
-			c.message("load_balancing_weight", &weight)
-		case 5:
-			host.raw(&c, "endpoint_name")
-		}
+	p, err := decodeLBEndpoint(b)
+	if err != nil {
+		return false, err
 	}
-	if c.err != nil {
-		return false, c.err
-	}
-	*e = endpoint{weight: 1, health: healthUnhealthy}
-	if health <= uint64(healthDegraded) {
-		e.health = healthStatus(health)
-	}
-	if weight != nil {
-		value, err := decodeWrapped(weight)
-		if err != nil {
-			return false, inField("load_balancing_weight", err)
-		}
-		e.weight = uint32(value)
-	}
-	if use, err = f.address(host, e); err != nil {
+	*e = endpoint{weight: p.weight, health: p.health}
+	if use, err = f.address(p.host, e); err != nil {
 		return false, inField("endpoint", err)
+	}
+	if key := hashKey(p.metadata); key != "" {
+		e.more().hashKey = key
 	}
 	if use && e.weight == 0 {
 		f.ignore("endpoints[*].lb_endpoints[" + e.addr.String() + "].load_balancing_weight (0)")
 		use = false
 	}
 	return use, nil
+}
+
+// more makes room for what few endpoints have.
+func (e *endpoint) more() *endpointExtra {
+	if e.extra == nil {
+		e.extra = &endpointExtra{}
+	}
+	return e.extra
+}
+
+// endpointParts is what is looked at of an LbEndpoint.
+type endpointParts struct {
+	host     oneof
+	metadata []byte
+	weight   uint32 // 1 where it is absent
+	health   healthStatus
+}
+
+// decodeLBEndpoint reads an envoy.config.endpoint.v3.LbEndpoint.
+func decodeLBEndpoint(b []byte) (p endpointParts, err error) {
+	var weight []byte
+	var health uint64
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 1:
+			p.host.message(&c, "endpoint")
+		case 2:
+			health = c.scalar("health_status")
+		case 3:
+			c.message("metadata", &p.metadata)
+		case 4:
+			c.message("load_balancing_weight", &weight)
+		case 5:
+			p.host.raw(&c, "endpoint_name")
+		}
+	}
+	if p.health = healthUnhealthy; health <= uint64(healthDegraded) {
+		p.health = healthStatus(health)
+	}
+	if p.weight = 1; weight != nil {
+		value, err := decodeWrapped(weight)
+		c.fail(inField("load_balancing_weight", err))
+		p.weight = uint32(value)
+	}
+	return p, c.err
+}
+
+// hashKey finds filter_metadata["envoy.lb"]["hash_key"] of a Metadata (gRFC
+// A76). What is wrong with metadata is nobody's business here: then there is none.
+func hashKey(metadata []byte) string {
+	key := ""
+	c := walk(mapValue(mapValue(metadata, metadataLB), "hash_key"))
+	for c.next() {
+		if c.num == 3 && utf8.Valid(c.val) {
+			key = string(c.val)
+		}
+	}
+	return key
+}
+
+// mapValue finds the value of a key in the map that is field 1 of a message;
+// of several the last. What it returns aliases the message.
+func mapValue(message []byte, key string) (value []byte) {
+	c := walk(message)
+	for c.next() {
+		if c.num != 1 {
+			continue
+		}
+		var found, its []byte
+		entry := walk(c.val)
+		for entry.next() {
+			switch entry.num {
+			case 1:
+				found = entry.val
+			case 2:
+				its = entry.val
+			}
+		}
+		if string(found) == key {
+			value = its
+		}
+	}
+	return value
 }
 
 // address reads the address of an envoy.config.endpoint.v3.Endpoint. Only a
@@ -322,32 +460,130 @@ func (f *filling) address(host oneof, e *endpoint) (ok bool, err error) {
 		switch c.num {
 		case 1:
 			c.message("address", &address)
+		case 3:
+			if name := c.text("hostname"); name != "" {
+				e.more().hostname = name
+			}
 		case 4:
-			f.ignore("endpoints[*].lb_endpoints[*].endpoint.additional_addresses")
+			f.keep(&c, "additional_addresses")
+			c.fail(inField("additional_addresses", f.additional(c.bytes("additional_addresses"), e)))
 		}
 	}
 	if c.err != nil {
 		return false, c.err
 	}
-	kind, err := decodeAddress(address)
-	if err != nil {
-		return false, inField("address", err)
+	addr, text, err := socketAddress(address)
+	if err == nil && !addr.IsValid() {
+		f.ignore("endpoints[*].lb_endpoints[" + text + "].endpoint.address (not an IP address with a port)")
 	}
-	if kind.num != 1 {
-		f.ignore("endpoints[*].lb_endpoints[*].endpoint.address (not a socket address)")
-		return false, nil
+	e.addr = addr
+	return addr.IsValid(), inField("address", err)
+}
+
+// additional reads an Endpoint.AdditionalAddress.
+func (f *filling) additional(b []byte, e *endpoint) error {
+	address, err := submessage(b, 1, "address")
+	if err != nil {
+		return err
+	}
+	addr, text, err := socketAddress(address)
+	switch {
+	case err != nil:
+	case addr.IsValid():
+		e.more().more = append(e.more().more, addr)
+	default:
+		f.ignore("endpoints[*].lb_endpoints[*].endpoint.additional_addresses (" + text + ")")
+	}
+	return inField("address", err)
+}
+
+// socketAddress reads an envoy.config.core.v3.Address. It is invalid, and text
+// says what there is, where it is no socket address of an IP with a port.
+func socketAddress(b []byte) (addr netip.AddrPort, text string, err error) {
+	kind, err := decodeAddress(b)
+	if err != nil || kind.num != 1 {
+		return addr, "*", err
 	}
 	name, port, err := decodeSocketAddress(kind.val)
 	if err != nil {
-		return false, inField("address.socket_address", err)
+		return addr, "", inField("socket_address", err)
 	}
-	ip, ok := parseIP(name)
-	if ok && port != 0 {
-		e.addr = netip.AddrPortFrom(ip, port)
-		return true, nil
+	if ip, ok := parseIP(name); ok && port != 0 {
+		return netip.AddrPortFrom(ip, port), "", nil
 	}
-	f.ignore(fmt.Sprintf("endpoints[*].lb_endpoints[%s:%d].endpoint.address (not an IP address with a port)", name, port))
-	return false, nil
+	return addr, fmt.Sprintf("%s:%d", name, port), nil
+}
+
+// namedEndpoints reads the load_assignment of a cluster that is resolved by
+// DNS: its localities, without endpoints, and the names. Of the names those
+// count that would be usable.
+func (d *decoding) namedEndpoints(b []byte) (a *assignment, names []dnsName, err error) {
+	a, localities, err := d.assignmentParts(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	parts := inOrder(localities)
+	for i := range parts {
+		p := &parts[i]
+		if names, err = d.localityNames(p, i, names); err != nil {
+			return nil, nil, inElement("endpoints", p.index, err)
+		}
+		p.count = 0
+		a.localities = append(a.localities, p.locality)
+	}
+	return a, names, nil
+}
+
+func (d *decoding) localityNames(p *localityParts, at int, names []dnsName) ([]dnsName, error) {
+	var sum uint64
+	c := walk(p.message)
+	for i := 0; c.next(); {
+		if c.num != 2 {
+			continue
+		}
+		e, err := decodeLBEndpoint(c.bytes("lb_endpoints"))
+		n := dnsName{weight: e.weight, locality: at, priority: p.priority}
+		if err == nil && e.host.num == 1 {
+			err = inField("endpoint", n.read(e.host.val))
+		}
+		switch {
+		case err != nil:
+			c.fail(inElement("lb_endpoints", i, err))
+		case n.host == "" || n.port == 0:
+			d.ignore(fmt.Sprintf("endpoints[*].lb_endpoints[%s:%d].endpoint.address (not a name with a port)", n.host, n.port))
+		case n.weight == 0:
+			d.ignore(fmt.Sprintf("endpoints[*].lb_endpoints[%s:%d].load_balancing_weight (0)", n.host, n.port))
+		case e.health.usable():
+			names = append(names, n)
+			sum += uint64(n.weight)
+		}
+		i++
+	}
+	if !p.weighted {
+		p.weight = uint32(min(sum, math.MaxUint32))
+	}
+	return names, c.err
+}
+
+// read reads an envoy.config.endpoint.v3.Endpoint whose address is a name.
+func (n *dnsName) read(b []byte) error {
+	var address []byte
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 1:
+			c.message("address", &address)
+		case 3:
+			n.hostname = c.text("hostname")
+		}
+	}
+	kind, err := decodeAddress(address)
+	if c.fail(inField("address", err)); c.err != nil || kind.num != 1 {
+		return c.err
+	}
+	host, port, err := decodeSocketAddress(kind.val)
+	n.host, n.port = string(host), port
+	return inField("address.socket_address", err)
 }
 
 // decodeAddress reads an envoy.config.core.v3.Address.

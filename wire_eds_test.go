@@ -23,12 +23,26 @@ func rawSocketEndpoint(socket rawProto) rawProto {
 // describe writes an assignment down as text, a line for each locality.
 func (a *assignment) describe() string {
 	var b strings.Builder
+	if a.overprovided != 0 {
+		fmt.Fprintf(&b, "overprovided %d", a.overprovided)
+		for _, d := range a.drops {
+			fmt.Fprintf(&b, ", %s drops %d ppm", d.category, d.share)
+		}
+		b.WriteString("\n")
+	}
 	for _, l := range a.localities {
 		fmt.Fprintf(&b, "%s/%s/%s priority %d weight %d:", l.region, l.zone, l.subZone, l.priority, l.weight)
 		for _, e := range a.endpoints[l.first : l.first+l.count] {
 			fmt.Fprintf(&b, " %v", e.addr)
 			if e.weight != 1 || e.health != healthHealthy {
 				fmt.Fprintf(&b, "(weight %d, health %d)", e.weight, e.health)
+			}
+			if x := e.extra; x != nil {
+				for word, value := range map[string]string{" key ": x.hashKey, " named ": x.hostname, " also ": fmt.Sprint(x.more)} {
+					if value != "" && value != "[]" {
+						b.WriteString(word + value)
+					}
+				}
 			}
 		}
 		b.WriteString("\n")
@@ -38,6 +52,9 @@ func (a *assignment) describe() string {
 
 func TestAssignment(t *testing.T) {
 	up := func(ip string) rawProto { return rawEndpoint(ip, 80, 1, 1) }
+	more := func(ip string, port uint64) rawProto {
+		return rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.text(2, ip).num(3, port)))
+	}
 	for name, test := range map[string]struct {
 		raw      rawProto
 		want     string
@@ -82,8 +99,16 @@ func TestAssignment(t *testing.T) {
 			"eu/a/ priority 0 weight 1: [2001:db8::1]:80 [fe80::1%eth0]:443 10.0.0.1:1 10.0.0.1:127 10.0.0.1:16384 10.0.0.1:65535\n", 0, nil,
 		},
 		"several addresses: the first is called": {
-			rawCLA(rawLocality("eu", "a", 0, 1, rawProto{}.num(2, 1).msg(1, rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.text(2, "10.0.0.1").num(3, 80))).msg(4, rawProto{})))),
-			"eu/a/ priority 0 weight 1: 10.0.0.1:80\n", 0, []string{"endpoints[*].lb_endpoints[*].endpoint.additional_addresses"},
+			rawCLA(rawLocality("eu", "a", 0, 1, rawProto{}.num(2, 1).msg(1, rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.text(2, "10.0.0.1").num(3, 80))).msg(4, rawProto{}, more("fd00::1", 80), more("db.example.org", 80))))),
+			"eu/a/ priority 0 weight 1: 10.0.0.1:80 also [[fd00::1]:80]\n", 0,
+			[]string{"endpoints[*].lb_endpoints[*].endpoint.additional_addresses (*)", "endpoints[*].lb_endpoints[*].endpoint.additional_addresses (db.example.org:80)"},
+		},
+		"what few endpoints have": {
+			rawCLA(rawLocality("eu", "a", 0, 1,
+				up("10.0.0.1").msg(3, rawProto{}.entry(1, "envoy.lb", rawStruct("hash_key", "first"))),
+				rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.text(2, "10.0.0.2").num(3, 80))).text(3, "pod-2")),
+				up("10.0.0.3").msg(3, rawProto{}.entry(1, "envoy.lb", rawStruct("canary", "yes")).entry(2, "envoy.lb", nil)))),
+			"eu/a/ priority 0 weight 1: 10.0.0.1:80 key first 10.0.0.2:80(weight 1, health 0) named pod-2 10.0.0.3:80\n", 0, nil,
 		},
 		"what cannot be called": {
 			rawCLA(rawLocality("eu", "a", 0, 1, rawEndpoint("db.example.org", 80, 1, 1), rawEndpoint("10.0.0.1", 0, 1, 1), rawEndpoint("10.0.0.01", 80, 1, 1), up(""),
@@ -95,19 +120,19 @@ func TestAssignment(t *testing.T) {
 				"endpoints[*].lb_endpoints[10.0.0.1:0].endpoint.address (not an IP address with a port)",
 				"endpoints[*].lb_endpoints[10.0.0.01:80].endpoint.address (not an IP address with a port)",
 				"endpoints[*].lb_endpoints[:80].endpoint.address (not an IP address with a port)",
-				"endpoints[*].lb_endpoints[*].endpoint.address (not a socket address)",
+				"endpoints[*].lb_endpoints[*].endpoint.address (not an IP address with a port)",
 			},
 		},
 		"fields in another order, twice, and unknown ones": {
 			rawCLA(rawProto{}.num(5, 3).wrap(3, 7).msg(2, rawProto{}.wrap(4, 5).num(2, 2).num(2, 1).num(99, 7).
 				msg(1, rawProto{}.text(3, "hostname").msg(1, rawProto{}.msg(1, rawProto{}.num(3, 80))).msg(1, rawProto{}.msg(1, rawProto{}.text(2, "10.0.0.1"))))).
 				msg(1, rawProto{}.text(3, "rack").text(1, "eu"))),
-			"eu//rack priority 3 weight 7: 10.0.0.1:80(weight 5, health 1)\n", 0, nil,
+			"eu//rack priority 3 weight 7: 10.0.0.1:80(weight 5, health 1) named hostname\n", 0, nil,
 		},
 		"calls to be dropped": {
-			rawCLA(rawLocality("", "", 0, 1, up("10.0.0.1"))).msg(4, rawProto{}.wrap(3, 140).
+			rawCLA(rawLocality("", "", 0, 1, up("10.0.0.1"))).msg(4, rawProto{}.wrap(3, 150).num(6, 1).
 				msg(2, rawProto{}.text(1, "lb").msg(2, rawProto{}.num(1, 5)), rawProto{}.text(1, "off").msg(2, rawProto{}))),
-			"// priority 0 weight 1: 10.0.0.1:80\n", 0, []string{"policy.drop_overloads"},
+			"overprovided 150, lb drops 50000 ppm\n// priority 0 weight 1: 10.0.0.1:80\n", 0, []string{"policy.weighted_priority_health"},
 		},
 		"endpoints from elsewhere": {
 			rawCLA(rawProto{}.msg(7, rawProto{}).msg(8, rawProto{})), "// priority 0 weight 0:\n", 0,
@@ -149,7 +174,7 @@ func TestAssignmentThatIsRejected(t *testing.T) {
 		"endpoints[1].locality.zone: invalid UTF-8":                                         rawCLA(rawLocality("", "", 0, 1), rawLocality("", "\xff", 0, 1)),
 		"endpoints[0].lb_endpoints: the weights add up to 8589934590, more than 4294967295": rawCLA(rawLocality("", "", 0, 1, append(rawEndpoint("10.0.0.1", 80, 1, 0), heavy...), append(rawEndpoint("10.0.0.2", 80, 1, 0), heavy...))),
 		"endpoints: the weights of priority 1 add up to 4294967296, more than 4294967295":   rawCLA(rawLocality("", "", 0, math.MaxUint32), rawLocality("", "", 1, math.MaxUint32), rawLocality("", "", 1, 1)),
-		"policy.drop_overloads.drop_percentage.denominator: unknown value 5":                rawCLA().msg(4, rawProto{}.msg(2, rawProto{}.msg(2, rawProto{}.num(2, 5)))),
+		"policy.drop_overloads[0].drop_percentage.denominator: unknown value 5":             rawCLA().msg(4, rawProto{}.msg(2, rawProto{}.msg(2, rawProto{}.num(2, 5)))),
 	} {
 		if got, err := decodeResource(kindEndpoints, raw); err == nil || err.Error() != want || got.value != nil {
 			t.Errorf("got  %v\nwant %s", err, want)

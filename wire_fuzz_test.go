@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/metadata"
@@ -104,12 +105,34 @@ func checkRoutes(t *testing.T, c *routeConfig) {
 
 func FuzzDecodeCluster(f *testing.F) {
 	fuzzDecode(f, kindCluster, func(t *testing.T, got decoded) {
-		if c := got.value.(*cluster); (c.edsName == "") && (c.failure == "") || c.conn.connectTimeout < 0 {
+		c := got.value.(*cluster)
+		if (c.edsName != "") != (c.source == discoverEDS && !strings.HasPrefix(c.failure, "its ")) || c.conn.connectTimeout < 0 || c.conn.idleTimeout < 0 {
 			t.Fatalf("%+v", c)
+		}
+		if (c.source == discoverStatic || len(c.names) > 0) != (c.inline != nil) && c.source != discoverStrictDNS || (c.source == discoverAggregate) != (len(c.children) > 0) {
+			t.Fatalf("%+v", c)
+		}
+		for _, n := range c.names {
+			if n.host == "" || n.port == 0 || n.weight == 0 || n.locality >= len(c.inline.localities) {
+				t.Fatalf("%+v", n)
+			}
+		}
+		b := &c.balance
+		if least, most := b.ring(); least > most || b.choices == 1 || b.slow.window < 0 || b.slow.least > 1 || b.bounded > 0 && b.bounded < 100 {
+			t.Fatalf("%+v", b)
+		}
+		if o := c.outlier; o != nil && (o.maxTime < o.baseTime || o.maxEjected > 100) {
+			t.Fatalf("%+v", o)
 		}
 	},
 		rawCluster(),
 		rawCluster().num(6, 2).msg(10, rawProto{}.msg(1, rawProto{}.wrap(4, 100))).msg(24, rawSocket("envoy.transport_sockets.tls", rawTLSType)),
+		rawCluster().msg(19, rawProto{}.wrap(1, 3).msg(3, rawSeconds(400))).msg(27, rawProto{}.msg(1, rawDouble(1, 30)).msg(8, rawProto{}.text(1, "\x01\x03"))),
+		rawCluster().num(6, 1).msg(37, rawProto{}.wrap(1, 3).msg(3, rawProto{}.msg(1, rawSeconds(30)).msg(2, rawDouble(1, 1.5)).msg(3, rawDouble(1, 20)))),
+		rawCluster().entry(36, typeHTTPOptions, rawProto{}.text(1, "x/"+typeHTTPOptions).msg(2, rawProto{}.msg(1, rawProto{}.wrap(6, 11)).msg(3, rawProto{}.msg(2, rawProto{}.wrap(2, 13))))),
+		rawCluster().msg(41, rawPolicy(typeRandomSubsetting, rawProto{}.wrap(1, 20).msg(2, rawPolicy(typeReportedRoundRobin, rawProto{}.msg(6, rawFloat(1, 0.5)))))),
+		rawProto{}.text(1, "dns").num(2, enumStrictDNS).msg(33, rawProto{}.msg(2, rawLocality("eu", "b", 1, 0, rawNamed("b.example.org", 80, 3)))),
+		rawCluster().msg(38, rawProto{}.text(1, "envoy.clusters.aggregate").packed(2, typeAggregate, rawProto{}.text(1, "a", "b"))),
 		rawCluster().msg(41, rawPolicies(typeRoundRobin)).msg(43, rawProto{}.msg(3, rawSocket("", typeRawBuffer))),
 	)
 }
