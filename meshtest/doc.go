@@ -63,10 +63,10 @@
 // and the delta protocol question by question:
 //
 //   - Listeners and clusters are all there are, whatever a request names. HTTP
-//     ports share 0.0.0.0_port, whose route configuration is named by the port; a
-//     TCP port, and one whose protocol has to be found out, listens on the
-//     address of its Service, or on those of the pods of a headless one. The
-//     latter has a route configuration named host:port.
+//     ports share 0.0.0.0_port, whose route configuration is named by the port. A
+//     TCP port listens on the address of its Service, or on those of the pods of
+//     a headless one; so does a port whose protocol has to be found out, with a
+//     route configuration named host:port.
 //   - virtualOutbound ends in PassthroughCluster, or under RegistryOnly in
 //     BlackHoleCluster. virtualInbound has the ports that a node serves: those of
 //     a Service with an endpoint at one of its addresses (of the node id and

@@ -86,29 +86,40 @@ func (w *world) fullRoutes(n node, name string) []byte {
 	}
 	b := appendString(nil, 1, name)
 	port, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
-		return appendWrapped(b, 7, 0)
+	switch {
+	case err != nil:
+		return appendWrapped(b, 7, 0) // validate_clusters
+	case alone:
+		if s, p, ok := w.meant(n, host, uint32(port)); ok {
+			h := s.fullHost(p, n.namespace)
+			h.Domains = []string{"*"}
+			b = appendMessage(b, 2, h.marshal(true))
+		}
+		return appendSidecarRoutes(b)
 	}
 	for _, fqdn := range w.inOrder() {
 		s := w.services[fqdn]
-		p, ok := s.port(uint32(port))
-		if !ok || !p.protocol().http() {
-			continue
-		}
-		if !alone {
+		if p, ok := s.port(uint32(port)); ok && p.protocol().http() {
 			b = append(b, w.encoding(s).virtualHost(s, p, n.namespace)...)
-			continue
-		}
-		if h := s.fullHost(p, n.namespace); slices.Contains(h.Domains, host) {
-			h.Domains = []string{"*"}
-			b = appendMessage(b, 2, h.marshal(true))
-			break
 		}
 	}
-	if !alone {
-		b = appendMessage(b, 2, w.egress.catchAll().marshal(true))
-	}
+	b = appendMessage(b, 2, w.egress.catchAll().marshal(true))
 	return appendSidecarRoutes(b)
+}
+
+// meant finds the Service that a node calls by a host and a port.
+func (w *world) meant(n node, host string, port uint32) (Service, Port, bool) {
+	if s, known := w.services[host]; known {
+		p, ok := s.port(port)
+		return s, p, ok && p.protocol().http()
+	}
+	for _, fqdn := range w.inOrder() {
+		s := w.services[fqdn]
+		if p, ok := s.port(port); ok && p.protocol().http() && slices.Contains(s.hosts(n.namespace), host) {
+			return s, p, true
+		}
+	}
+	return Service{}, Port{}, false
 }
 
 const (
