@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math"
@@ -192,7 +193,8 @@ func (d *decoding) fill(a *assignment, localities []localityParts) error {
 type filling struct {
 	*decoding
 	*assignment
-	seen addressSet
+	seen     addressSet
+	metadata []byte // of the endpoint before, where nothing of it counts: endpoints of one workload have the same
 }
 
 // locality appends the endpoints of one locality that may be called.
@@ -235,7 +237,7 @@ func (f *filling) locality(p *localityParts) error {
 // endpoint reads an envoy.config.endpoint.v3.LbEndpoint; use is false for one
 // that cannot be called.
 func (f *filling) endpoint(b []byte, e *endpoint) (use bool, err error) {
-	if !usualEndpoint(b, e) {
+	if !usualEndpoint(b, e, &f.metadata) {
 		if use, err = f.unusualEndpoint(b, e); !use || err != nil {
 			return false, err
 		}
@@ -245,8 +247,9 @@ func (f *filling) endpoint(b []byte, e *endpoint) (use bool, err error) {
 
 // usualEndpoint reads an LbEndpoint of the form that istiod sends for a pod.
 // It is there for speed only: of any other form, and of anything wrong, it
-// returns false, and unusualEndpoint decides.
-func usualEndpoint(b []byte, e *endpoint) bool {
+// returns false, and unusualEndpoint decides. Metadata that is known to be of no
+// interest is passed from one endpoint to the next.
+func usualEndpoint(b []byte, e *endpoint, metadata *[]byte) bool {
 	*e = endpoint{weight: 1}
 	for len(b) >= 2 {
 		tag, n := b[0], int(b[1])
@@ -260,7 +263,7 @@ func usualEndpoint(b []byte, e *endpoint) bool {
 			}
 			n, b = n&0x7F|int(b[0])<<7, b[1:]
 		}
-		if n > len(b) || !usualField(tag, b[:n], e) {
+		if n > len(b) || !usualField(tag, b[:n], e, metadata) {
 			return false
 		}
 		b = b[n:]
@@ -269,7 +272,7 @@ func usualEndpoint(b []byte, e *endpoint) bool {
 }
 
 // usualField takes a length-delimited field of an LbEndpoint.
-func usualField(tag byte, b []byte, e *endpoint) bool {
+func usualField(tag byte, b []byte, e *endpoint, metadata *[]byte) bool {
 	switch tag {
 	case 1<<3 | 2: // endpoint { address { socket_address {
 		if len(b) < 4 || len(b) >= 0x80 || b[0] != 1<<3|2 || b[2] != 1<<3|2 || int(b[1]) != len(b)-2 || int(b[3]) != len(b)-4 || e.addr.IsValid() {
@@ -277,7 +280,14 @@ func usualField(tag byte, b []byte, e *endpoint) bool {
 		}
 		return usualSocket(b[4:], &e.addr)
 	case 3<<3 | 2: // metadata
-		return usualMetadata(b)
+		if bytes.Equal(b, *metadata) {
+			return true
+		}
+		if !usualMetadata(b) {
+			return false
+		}
+		*metadata = b
+		return true
 	case 4<<3 | 2: // load_balancing_weight { value
 		if len(b) != 2 || b[0] != 1<<3 || b[1] >= 0x80 || b[1] == 0 {
 			return false

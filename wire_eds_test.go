@@ -201,7 +201,7 @@ func TestAddressesAreReadAsNetipReadsThem(t *testing.T) {
 func checkUsualEndpoint(t *testing.T, raw []byte) {
 	t.Helper()
 	var short, general endpoint
-	if !usualEndpoint(raw, &short) {
+	if !usualEndpoint(raw, &short, new([]byte)) {
 		return
 	}
 	f := filling{decoding: &decoding{}, assignment: &assignment{}}
@@ -214,7 +214,7 @@ func TestUsualEndpointIsWhatIstiodSends(t *testing.T) {
 	e := rawEndpoint("10.244.13.7", 50052, 1, 1)
 	var got endpoint
 	want := endpoint{addr: netip.MustParseAddrPort("10.244.13.7:50052"), weight: 1, health: healthHealthy}
-	if !usualEndpoint(e, &got) || got != want {
+	if !usualEndpoint(e, &got, new([]byte)) || got != want {
 		t.Errorf("not taken, or taken for %+v", got)
 	}
 	for i := range e { // every byte wrong in every way
