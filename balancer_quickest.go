@@ -101,8 +101,3 @@ func (r *replies) cost(inflight int64, now time.Duration) float64 {
 	}
 	return float64(max(1, r.average.Load())) * float64(max(0, inflight)+1)
 }
-
-var started = time.Now()
-
-// sinceStart is the time in the cheapest form.
-func sinceStart() time.Duration { return time.Since(started) }

@@ -62,6 +62,30 @@ type loadReporting struct {
 	metrics    string        // metric_names_for_computing_utilization, joined with spaces
 }
 
+// settlePeriod is weight_update_period.
+func (b *loadReporting) settlePeriod() time.Duration {
+	if b.update <= 0 {
+		return time.Second
+	}
+	return max(b.update, 100*time.Millisecond)
+}
+
+// expires is weight_expiration_period.
+func (b *loadReporting) expires() time.Duration {
+	if b.expiration <= 0 {
+		return 3 * time.Minute
+	}
+	return b.expiration
+}
+
+// blacksOut is blackout_period.
+func (b *loadReporting) blacksOut() time.Duration {
+	if b.blackout <= 0 && !b.noBlackout {
+		return 10 * time.Second
+	}
+	return b.blackout
+}
+
 // breakers is Cluster.circuit_breakers of the default priority. Each is the
 // most there may be at a time in this process.
 type breakers struct {

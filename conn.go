@@ -39,6 +39,12 @@ type cell struct {
 	links    atomic.Int32              // connections that there are or that are being made
 	most     atomic.Pointer[linkLimit] // nil is none
 
+	// Atomics of load reports.
+	reporting  atomic.Int64 // until when somebody is interested, since the process started; 0 is not at all
+	report     atomic.Pointer[heardReport]
+	listening  atomic.Bool  // reports are streamed
+	listenFrom atomic.Int64 // when to ask for a stream again, since the process started
+
 	// Guarded by table.mu.
 	refs int // endpoint sets that hold it
 

@@ -33,6 +33,7 @@ const listedExports = 16
 // exports to the mesh, and answer even while every other call is refused.
 var infrastructure = map[string]bool{
 	"grpc.health.v1.Health":                    true,
+	orcaService:                                true,
 	"grpc.reflection.v1.ServerReflection":      true,
 	"grpc.reflection.v1alpha.ServerReflection": true,
 }
@@ -50,6 +51,7 @@ type exportSet struct {
 	fallBack   bool                   // Config.FallbackToDefault
 	anyVersion bool                   // infrastructure
 	refuse     *atomic.Pointer[Error] // serverHooks.refuse, or nil
+	load       *providerLoad          // what is reported of the load, or nil
 	panicked   func(ctx context.Context, method string, value any) error
 
 	// Set by seal.
@@ -306,7 +308,10 @@ func (m *exportMethod) serveUnary(_ any, ctx context.Context, decode func(any) e
 	if handler == nil {
 		return nil, m.missing(e)
 	}
-	return handler(e.impl, ctx, decode, interceptor)
+	own, load := m.set.load.begin(ctx)
+	reply, err = handler(e.impl, own, decode, interceptor)
+	m.set.load.end(load, err, func(md metadata.MD) { grpc.SetTrailer(ctx, md) })
+	return reply, err
 }
 
 // serveStream is the grpc.StreamHandler of the union. impl is the chosen
@@ -362,7 +367,13 @@ func (x *exportSet) serveChosen(stream grpc.ServerStream, method string, handler
 	if err != nil {
 		return err
 	}
-	return handler(e.impl, stream)
+	ctx, load := x.load.begin(stream.Context())
+	if load != nil {
+		stream = reportStream{stream, ctx}
+	}
+	err = handler(e.impl, stream)
+	x.load.end(load, err, stream.SetTrailer)
+	return err
 }
 
 // refused returns the reason why no call may be served, if there is one.

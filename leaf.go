@@ -147,7 +147,9 @@ func (l *leaf) rise(k *link) {
 	}
 	l.publish()
 	c := l.cell
-	c.state.Store(uint32(cellReady))
+	if c.state.Swap(uint32(cellReady)) != uint32(cellReady) {
+		c.report.Store(nil) // the provider may have started anew
+	}
 	c.mu.Lock()
 	if c.leaf == l {
 		c.ready.Store(c.conn)
@@ -209,7 +211,7 @@ func (l *leaf) publish() int {
 	case len(ready) == 0:
 		l.cc.UpdateState(notReady(connectivity.Connecting))
 	case len(ready) == 1 && !ready[0].counted:
-		l.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: readyPicker{ready[0].sub}})
+		l.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: readyPicker{ready[0].link}})
 	default:
 		l.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: &linkPicker{l, ready}})
 	}
@@ -266,10 +268,14 @@ func notReady(s connectivity.State) balancer.State {
 	return balancer.State{ConnectivityState: s, Picker: nothingPicker{}}
 }
 
-type readyPicker struct{ sub balancer.SubConn }
+type readyPicker struct{ link *link }
 
 func (p readyPicker) Pick(balancer.PickInfo) (balancer.PickResult, error) {
-	return balancer.PickResult{SubConn: p.sub}, nil
+	k := p.link
+	if k.leaf.cell.reporting.Load() != 0 {
+		return balancer.PickResult{SubConn: k.sub, Done: k.told}, nil
+	}
+	return balancer.PickResult{SubConn: k.sub}, nil
 }
 
 type nothingPicker struct{}

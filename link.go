@@ -26,6 +26,7 @@ type link struct {
 	leaf *leaf
 	sub  balancer.SubConn
 	done func(balancer.DoneInfo) // made once, since every call returns it
+	told func(balancer.DoneInfo) // in place of done where calls are not counted but report
 
 	// Atomics.
 	peer    atomic.Uint32 // the peer's limit of streams; noLimit is none
@@ -63,7 +64,7 @@ type linkAttribute struct{}
 func (l *leaf) newLink() (*link, error) {
 	k := &link{leaf: l}
 	k.peer.Store(noLimit)
-	k.done = k.release
+	k.done, k.told = k.release, k.learn
 	address := resolver.Address{Addr: l.cell.key.addr.String(), Attributes: attributes.New(linkAttribute{}, k)}
 	//lint:ignore SA1019 the notice is about several addresses; this SubConn has one
 	sub, err := l.cc.NewSubConn([]resolver.Address{address}, balancer.NewSubConnOptions{StateListener: func(s balancer.SubConnState) { l.update(k, s) }})
@@ -116,8 +117,11 @@ func (t *terms) take() bool {
 }
 
 // release counts a call out, and lets those who wait pick again.
-func (k *link) release(balancer.DoneInfo) {
+func (k *link) release(info balancer.DoneInfo) {
 	k.streams.Add(-1)
+	if k.leaf.cell.reporting.Load() != 0 {
+		k.learn(info)
+	}
 	if l := k.leaf; l.waiting.Load() {
 		l.mu.Lock()
 		defer l.mu.Unlock()

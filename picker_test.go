@@ -58,6 +58,7 @@ var policies = map[string]balancing{
 	"maglev":                   {policy: lbMaglev},
 	"shortest response":        {policy: lbShortestReply},
 	"two choices by response":  {policy: lbP2C},
+	"reported load":            {policy: lbReported},
 }
 
 // chances are the seeds of picks that a test can repeat.

@@ -57,6 +57,7 @@ type Server struct {
 
 	phase   atomic.Int32 // a serverPhase; changed by ServeListener
 	address atomic.Pointer[net.Addr]
+	load    providerLoad
 	health  atomic.Pointer[healthService] // nil before Serve, and where the user has one
 
 	mu    sync.Mutex
@@ -138,6 +139,9 @@ func (s *Server) addLocked(e *export) {
 			name: desc.ServiceName, methods: make(map[string]*exportMethod),
 			fallBack: s.cfg.FallbackToDefault, anyVersion: infrastructure[desc.ServiceName],
 			refuse: s.hooks.refuse, panicked: s.panicked,
+		}
+		if !set.anyVersion {
+			set.load = &s.load
 		}
 	}
 	set.add(e)
@@ -354,19 +358,23 @@ func (s *Server) panicked(ctx context.Context, method string, value any) error {
 
 // serverRun is the life of the grpc.Server of one Serve.
 type serverRun struct {
-	server     *grpc.Server
-	stopHealth func()
-	ended      chan struct{} // closed by serve
-	err        error         // why it ended unasked; valid once ended is closed
+	server      *grpc.Server
+	stopWatches func()        // ends the streams of health and of load reports
+	ended       chan struct{} // closed by serve
+	err         error         // why it ended unasked; valid once ended is closed
 }
 
 func (s *Server) newRun() *serverRun {
-	run := &serverRun{server: grpc.NewServer(s.options...), stopHealth: func() {}, ended: make(chan struct{})}
+	load := newLoadService(&s.load)
+	run := &serverRun{server: grpc.NewServer(s.options...), stopWatches: load.leave, ended: make(chan struct{})}
 	for _, set := range s.sets {
 		run.server.RegisterService(set.desc(), set)
 	}
 	if h := s.health.Load(); h != nil {
-		run.stopHealth = h.leave
+		run.stopWatches = func() { load.leave(); h.leave() }
+	}
+	if s.sets[orcaService] == nil { // else the user has one
+		run.server.RegisterService(load.desc(), load)
 	}
 	return run
 }
@@ -391,7 +399,7 @@ func (r *serverRun) linger(delay time.Duration) {
 // stop sends GOAWAY, waits for the calls in flight, and after the timeout cuts
 // those left. It reports whether none had to be.
 func (r *serverRun) stop(timeout time.Duration) bool {
-	r.stopHealth() // or those who watch it would hold the server up to the end
+	r.stopWatches() // or those who watch it would hold the server up to the end
 	finished := make(chan struct{})
 	go func() { // ends with the last handler, whose call Stop has cancelled by the timeout at the latest
 		defer close(finished)

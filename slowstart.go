@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// varies says that weights change with time: those of endpoints that warm up.
-// They are settled by upkeep, and picks take them as they are.
-func (b *balancing) varies() bool { return b.slow.window > 0 }
+// varies says that weights change with time: those of endpoints that warm up,
+// and of those that report their load. They are settled by upkeep, and picks
+// take them as they are.
+func (b *balancing) varies() bool { return b.slow.window > 0 || b.policy == lbReported }
 
 // settle puts the weights of now in force and returns when to do it again; 0 is
 // never. The state's mu is held.
@@ -15,6 +16,11 @@ func (s *endpointSet) settle(now time.Time) (again time.Duration) {
 	for i := range s.tiers {
 		t := &s.tiers[i]
 		if t.count == 0 {
+			continue
+		}
+		if s.balance.policy == lbReported {
+			s.settleReported(t)
+			again = s.balance.reported.settlePeriod()
 			continue
 		}
 		factors := s.warmth(t, now)
