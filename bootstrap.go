@@ -250,6 +250,7 @@ func (raw *nodeJSON) node() Node {
 	if n.Labels = textMap(n.Metadata[metaLabels]); len(n.Labels) == 0 {
 		n.Labels = nil
 	}
+	n.lean = n.Metadata[metaGenerator] == generator
 	for _, key := range []string{metaLabels, metaInstanceIPs, metaGenerator} {
 		delete(n.Metadata, key)
 	}

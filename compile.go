@@ -196,6 +196,9 @@ func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
 		c.fail(StageRoute, routes.name, "the port has a listener but no routes: the mesh takes it for something else than HTTP or gRPC", nameThePort)
 		return nil
 	}
+	if routes.settled {
+		return &routes.virtualHosts[0]
+	}
 	host := matchDomain(routes.virtualHosts, c.plan.name)
 	if host == nil {
 		c.fail(StageRoute, routes.name, fmt.Sprintf("no virtual host has the domain %s", c.plan.name), "refer to the Service by one of its names in the mesh")
@@ -233,7 +236,7 @@ func (c *compilation) route(l *listener, r *route) {
 
 // cluster finds a cluster's endpoint set, or why there is none.
 func (c *compilation) cluster(name string) (*endpointSet, *Error) {
-	if old := c.last.cluster(name); old != nil && c.snap.lacks(name) {
+	if old := c.last.cluster(name); old != nil && c.snap.lacks(name, c.plan.name) {
 		if old.set != nil {
 			c.use(old.set)
 		}
@@ -248,7 +251,7 @@ func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 		c.fail(StageCluster, name, v.failure, "")
 		return nil, c.local()
 	}
-	if state = c.need(kindEndpoints, v.edsName); state == nil {
+	if state = c.need(kindEndpoints, v.endpointsName(c.plan.name)); state == nil {
 		return nil, c.local()
 	}
 	s := c.planner.set(v, state.value.(*assignment), c.target.prefers.of(v))
@@ -264,7 +267,7 @@ func (c *compilation) use(s *endpointSet) {
 }
 
 // lacks says that a cluster or its endpoints are not known, or only refused.
-func (s *snapshot) lacks(name string) bool {
+func (s *snapshot) lacks(name, authority string) bool {
 	gap := func(state *resourceState) bool {
 		return state == nil || state.status == statusRequested || state.status == statusRejected
 	}
@@ -273,7 +276,7 @@ func (s *snapshot) lacks(name string) bool {
 		return true
 	}
 	v, ok := state.value.(*cluster)
-	return ok && v.failure == "" && gap(s.get(kindEndpoints, v.edsName))
+	return ok && v.failure == "" && gap(s.get(kindEndpoints, v.endpointsName(authority)))
 }
 
 // local takes a problem that is final back from the plan, to be one cluster's
@@ -303,7 +306,11 @@ func (c *compilation) need(k kind, name string) *resourceState {
 		c.fail(stageOf[k], name, "the control plane has not answered yet", "")
 		c.plan.waiting, c.plan.gap = true, true
 	case statusAbsent:
-		c.fail(stageOf[k], name, "the mesh knows nothing of that name", absentAdvice[k])
+		if state.reason != "" {
+			c.fail(stageOf[k], name, state.reason, state.advice)
+		} else {
+			c.fail(stageOf[k], name, "the mesh knows nothing of that name", absentAdvice[k])
+		}
 	case statusRejected:
 		c.fail(stageOf[k], name, "what the control plane sent was rejected: "+state.rejection, "the log and /snapshot have the whole list")
 		c.plan.gap = true
@@ -312,11 +319,6 @@ func (c *compilation) need(k kind, name string) *resourceState {
 }
 
 var stageOf = [kindCount]Stage{StageListener, StageRoute, StageCluster, StageEndpoint}
-
-var absentAdvice = [kindCount]string{
-	kindListener: "check providedBy (name, name.namespace or full host), the port, and that the Service exists and is visible from this namespace (exportTo, Sidecar)",
-	kindCluster:  "check that the VirtualService's destination exists, and its subset in a DestinationRule",
-}
 
 func (c *compilation) fail(stage Stage, resource, reason, advice string) {
 	c.plan.problem = &Error{Stage: stage, Resource: resource, Reason: reason, Advice: advice, Chain: strings.Join(c.links, " > "), Err: ErrNotReady}

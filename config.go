@@ -69,6 +69,16 @@ type Config struct {
 	// last good one stays in force; what has none cannot be called.
 	// dubbo.registry.strict, which is no key of Dubbo's own.
 	Strict bool
+	// View is what istiod is asked for. dubbo.registry.view=full or lean, which
+	// may be written as a parameter of the registry's address. Where this is
+	// left open, ISTIO_META_GENERATOR=grpc, or GENERATOR "grpc" in the node
+	// metadata of a bootstrap JSON, as Istio's agent writes it for gRPC
+	// clients, means ViewLean.
+	View View
+	// Resolver looks up names that the mesh leaves to DNS: those of a
+	// ServiceEntry with resolution DNS, and hosts outside of the mesh. Default
+	// net.DefaultResolver.
+	Resolver *net.Resolver
 	// ControlPlaneDialOptions are appended when the control plane is dialled.
 	ControlPlaneDialOptions []grpc.DialOption
 	// Node is who this workload is.
@@ -123,6 +133,50 @@ type Config struct {
 
 	loaded   bool // by LoadConfig, which has read Dubbo's environment
 	useAgent bool // use-agent=true: the address comes from the bootstrap JSON
+}
+
+// A View is one of the two pictures of the mesh that istiod can send.
+type View uint8
+
+const (
+	// ViewLean is what istiod makes for gRPC clients: what is asked for by
+	// name, and little of it. There is no outlier detection, no DNS, no
+	// egress policy, no connection pool; of the choices of an endpoint there
+	// are least request and consistent hashing. It takes the least memory, and
+	// is spoken in state of the world.
+	ViewLean View = iota
+	// ViewFull is what a sidecar gets: the whole policy of the mesh, and the
+	// name of every service. It is spoken in delta, or in state of the world
+	// with a control plane that does not know delta.
+	ViewFull
+)
+
+var viewNames = [...]string{"lean", "full"}
+
+// String is "full" or "lean".
+func (v View) String() string {
+	if int(v) >= len(viewNames) {
+		return fmt.Sprintf("View(%d)", uint8(v))
+	}
+	return viewNames[v]
+}
+
+// parseView reads a view's name.
+func parseView(s string) (View, bool) {
+	for i, name := range viewNames {
+		if strings.EqualFold(s, name) {
+			return View(i), true
+		}
+	}
+	return 0, false
+}
+
+// resolver is what looks names up.
+func (c *Config) resolver() *net.Resolver {
+	if c.Resolver == nil {
+		return net.DefaultResolver
+	}
+	return c.Resolver
 }
 
 // QoS configures the HTTP port of probes (/live, /ready, /startup) and

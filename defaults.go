@@ -86,6 +86,7 @@ type filler struct {
 	config    Config
 	env       environment
 	bootstrap *bootstrap // nil where none is named
+	generator string     // GENERATOR of ISTIO_META_*
 	notes     []string
 }
 
@@ -116,6 +117,7 @@ func (f *filler) fromDubbo() error {
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, e.ShutdownTimeout)
 	c.MetadataServicePort = cmp.Or(c.MetadataServicePort, e.MetadataServicePort)
 	c.Node.IP = cmp.Or(c.Node.IP, e.Node.IP)
+	c.View = cmp.Or(c.View, e.View)
 	c.QoS.fill(&e.QoS)
 	c.Notices = append(slices.Clone(c.Notices), e.Notices...)
 	return nil

@@ -4,32 +4,42 @@ import (
 	"cmp"
 	"fmt"
 	"hash/maphash"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 )
 
-// discovery is the client side of ADS, state of the world (SotW), as a pure
-// state machine: events go in through its methods, and what is to be done
-// comes out of take. It has no goroutine, clock or socket of its own; stream
-// is its shell, and testdata/ads holds its scripts.
+// discovery is the client side of ADS as a pure state machine: events go in
+// through its methods, and what is to be done comes out of take. It has no
+// goroutine, clock or socket of its own; stream is its shell, and testdata/ads
+// holds its scripts.
 //
-// It follows the chain by itself: a referred listener leads to its route
-// configuration, that to clusters, those to endpoint assignments. What nothing
-// leads to any more is unsubscribed and forgotten.
+// It speaks both protocols, state of the world (SotW, sotw.go) and delta
+// (delta.go), which differ in how they ask and in how a resource is said to be
+// gone, and understands both views: in the lean view the entries are what
+// istiod sends, in the full view (view.go) listeners and routes are derived
+// from it.
+//
+// It follows the chain by itself (chain.go): a referred listener leads to its
+// route configuration, that to clusters, those to endpoint assignments. What
+// nothing leads to any more is unsubscribed and forgotten.
 type discovery struct {
-	decode  func(kind, []byte) (decoded, error) // turns bytes into a resource
-	nameOf  func(kind, []byte) string           // finds a resource's name without decoding it
-	timeout time.Duration                       // of the does-not-exist timer
-	survey  *surveyor                           // says what of a resource is obeyed
-	strict  bool                                // a resource of which something is ignored is refused
+	decode      func(kind, []byte) (decoded, error)                                    // turns bytes into a resource
+	nameOf      func(kind, []byte) []byte                                              // finds a resource's name without decoding it
+	decodeTable func([]byte, func(domain []byte) bool, *maphash.Hash) (decoded, error) // the virtual hosts of a route configuration that matter
+	timeout     time.Duration                                                          // of the does-not-exist timer
+	view        *fullView                                                              // nil in the lean view
+	survey      *surveyor                                                              // says what of a resource is obeyed
+	strict      bool                                                                   // a resource of which something is ignored is refused
 
 	seed      maphash.Seed
 	types     [kindCount]subscription
 	entries   [kindCount]map[string]*entry
+	lookups   map[string]*lookup // names that DNS is asked for
 	connected bool
+	delta     bool      // the protocol of the stream, or of the last one
 	now       time.Time // of the event being handled
+	round     uint64    // counts responses
 	out       outcome
 	touched   map[*entry]struct{} // changed since the last take
 	unwanted  map[*entry]struct{} // nothing led to them when last looked at
@@ -39,10 +49,14 @@ type discovery struct {
 type subscription struct {
 	version string    // last accepted; survives reconnects
 	nonce   string    // last received on this stream
-	wanted  []string  // sorted; replaced, never written
+	wanted  []string  // sorted; replaced, never written; empty for a wildcard
 	dirty   bool      // wanted differs from what was last sent without an error
 	asked   bool      // something was sent on this stream
 	silent  time.Time // when the stream is given up for not answering; zero is never
+
+	wildcard bool // all resources of the type are asked for, once somebody needs one
+	needed   bool // of a wildcard: somebody does
+	answered bool // of a wildcard: a response came, on whatever stream, so that absence is the mesh's word
 
 	// held is what nothing leads to any more and is kept all the same: to drop
 	// it would empty the list of listeners or clusters, and an empty list means
@@ -51,8 +65,12 @@ type subscription struct {
 
 	// unconfirmed says that changed names were sent while a response may have
 	// been on its way: istiod drops such a request for its stale nonce, and
-	// takes the names from the next acknowledgement.
+	// takes the names from the next acknowledgement. SotW only.
 	unconfirmed bool
+
+	// Delta only.
+	sent  []string // wanted as the control plane was last told on this stream
+	fresh bool     // the stream's first response of the type is still to come
 }
 
 // entry is one resource that something leads to.
@@ -60,27 +78,35 @@ type entry struct {
 	*resourceState // replaced, never written, so that a snapshot may keep it
 
 	hash     uint64
+	specific string              // version of this one resource, which only delta has
+	seen     uint64              // the last response that had it
 	roots    int                 // how often it is referred to by name
 	parents  map[*entry]struct{} // resources that lead to it
 	children []*entry
 	expires  time.Time // the does-not-exist timer; zero is not armed
 	member   bool      // known through a listener asked for without a port: not asked for by name
+
+	table  *rawTable // of a route configuration as istiod sends it in the full view; such an entry is in no snapshot
+	source *entry    // of a derived route: the entry with the table
+	names  []dnsName // of an assignment that is made here: what DNS is asked for
 }
 
 // outcome is what the shell has to do after an event, in this order: publish,
-// then send.
+// then send, then look up.
 type outcome struct {
 	changed  []*resourceState // resources with a new state
 	removed  []*resourceState // resources that nothing leads to any more
 	affected []string         // listeners referred to whose chain changed
 	requests []adsRequest
-	stalled  bool // the stream is dead though it looks alive: reconnect
+	lookUp   []string // names to look up from now on
+	stopped  []string // names that need not be looked up any more
+	stalled  bool     // the stream is dead though it looks alive: reconnect
 	counts   struct{ updated, unchanged, rejected int }
 }
 
 func newDiscovery(timeout time.Duration) *discovery {
-	d := &discovery{decode: decodeResource, nameOf: resourceName, timeout: timeout, survey: newSurveyor(), seed: maphash.MakeSeed(),
-		touched: map[*entry]struct{}{}, unwanted: map[*entry]struct{}{}}
+	d := &discovery{decode: decodeResource, nameOf: rawName, decodeTable: decodeRoutes, timeout: timeout, survey: newSurveyor(), seed: maphash.MakeSeed(),
+		lookups: map[string]*lookup{}, touched: map[*entry]struct{}{}, unwanted: map[*entry]struct{}{}}
 	for k := range d.entries {
 		d.entries[k] = map[string]*entry{}
 	}
@@ -105,13 +131,14 @@ func (d *discovery) release(now time.Time, name string) {
 	}
 }
 
-// connect says that a stream is open: everything wanted is asked for again,
-// with the versions that are held.
-func (d *discovery) connect(now time.Time) {
-	d.now, d.connected = now, true
+// connect says that a stream is open, and which protocol it speaks: everything
+// wanted is asked for again, with the versions that are held.
+func (d *discovery) connect(now time.Time, delta bool) {
+	d.now, d.connected, d.delta = now, true, delta
 	for k := range d.types {
 		t := &d.types[k]
 		t.nonce, t.asked, t.dirty, t.unconfirmed, t.silent = "", false, true, false, time.Time{}
+		t.sent, t.fresh = nil, true
 	}
 }
 
@@ -124,17 +151,25 @@ func (d *discovery) disconnect() {
 			d.forget(held)
 		}
 		d.types[k].silent = time.Time{}
-		for _, e := range d.entries[k] {
+		for _, e := range d.units(kind(k)) {
 			e.expires = time.Time{}
 		}
 	}
+}
+
+// units are the entries of a kind that are asked for by name.
+func (d *discovery) units(k kind) map[string]*entry {
+	if d.view != nil && k == kindRoute {
+		return d.view.tables
+	}
+	return d.entries[k]
 }
 
 // tick ends the timers that are due.
 func (d *discovery) tick(now time.Time) {
 	d.now = now
 	for k := range d.entries {
-		for _, e := range d.entries[k] {
+		for _, e := range d.units(kind(k)) {
 			if due(e.expires, now) {
 				e.expires = time.Time{}
 				d.set(e, resourceState{status: statusAbsent, since: now})
@@ -152,7 +187,7 @@ func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 func (d *discovery) next() time.Time {
 	next := d.types[kindListener].silent
 	for k := range d.entries {
-		for _, e := range d.entries[k] {
+		for _, e := range d.units(kind(k)) {
 			if !e.expires.IsZero() && (next.IsZero() || e.expires.Before(next)) {
 				next = e.expires
 			}
@@ -161,88 +196,104 @@ func (d *discovery) next() time.Time {
 	return next
 }
 
-// receive handles one DiscoveryResponse: good resources are applied even when
-// others in it are bad (gRFC A46), and the answer is an ACK or a NACK that
-// names each bad one.
+// receive handles one response: good resources are applied even when others in
+// it are bad (gRFC A46), and the answer is an ACK or a NACK that names each bad
+// one.
 func (d *discovery) receive(now time.Time, r adsResponse) {
 	d.now = now
 	k, known := kindOf(r.typeURL)
 	if !known {
 		return
 	}
+	d.round++
 	t := &d.types[k]
 	t.nonce, t.silent = r.nonce, time.Time{}
-	seen := make(map[*entry]struct{}, len(r.resources))
+	for _, name := range r.removed {
+		d.gone(k, name)
+	}
 	var problems []string
 	nameless := false
-	for i, raw := range r.resources {
-		e, problem := d.accept(k, r.version, raw)
+	for i := range r.resources {
+		named, problem := d.accept(k, r.version, &r.resources[i])
 		if problem != "" {
 			problems = append(problems, fmt.Sprintf("resource %d: %s", i, problem))
-			nameless = nameless || e == nil
+			nameless = nameless || !named
 			d.out.counts.rejected++
 		}
-		if e != nil {
-			seen[e] = struct{}{}
-		}
 	}
-	if k.fullState() && !nameless {
-		d.removeUnseen(k, seen)
+	if !nameless {
+		d.removeUnseen(k)
 	}
-	if len(problems) == 0 {
-		t.version, t.unconfirmed = r.version, false
-	} else if t.unconfirmed {
-		t.dirty = true
+	if t.wildcard {
+		d.deriveListeners(k)
 	}
-	d.request(k, strings.Join(problems, "; ")) // ACK, or NACK
+	t.fresh = false
+	d.acknowledge(k, r.version, strings.Join(problems, "; "))
 }
 
-// accept applies one resource of a response. It returns nil for one that
-// nothing leads to, and says what is wrong with a bad one.
-func (d *discovery) accept(k kind, version string, raw rawResource) (*entry, string) {
+// accept applies one resource of a response. It says whether the resource has
+// a name, and what is wrong with a bad one.
+func (d *discovery) accept(k kind, version string, raw *rawResource) (named bool, problem string) {
 	if got, ok := kindOf(raw.typeURL); !ok || got != k {
-		return nil, fmt.Sprintf("type %q in a response of %ss", raw.typeURL, k)
+		return false, fmt.Sprintf("type %q in a response of %ss", raw.typeURL, k)
 	}
-	name := raw.name
-	if name == "" {
+	name := []byte(raw.name)
+	if len(name) == 0 {
 		name = d.nameOf(k, raw.value)
 	}
-	if name == "" {
-		return nil, "it has no name"
+	if len(name) == 0 {
+		return false, "it has no name"
+	}
+	if d.view != nil {
+		return true, d.view.accept(d, k, name, version, raw)
 	}
 	e := d.entry(k, name)
 	if e == nil {
-		return nil, ""
+		return true, ""
 	}
-	hash := maphash.Bytes(d.seed, raw.value)
+	return true, d.apply(e, version, raw.version, raw.value, maphash.Bytes(d.seed, raw.value))
+}
+
+// apply gives an entry the bytes that were received for it, and says what is
+// wrong with bad ones.
+func (d *discovery) apply(e *entry, version, specific string, value []byte, hash uint64) string {
+	e.seen, e.expires = d.round, time.Time{}
 	if e.status == statusAccepted && e.rejection == "" && e.hash == hash {
+		e.specific = specific
 		d.out.counts.unchanged++
-		return e, ""
+		return ""
 	}
-	got, err := d.safeDecode(k, raw.value)
-	if err == nil && got.name != name {
+	got, err := d.safeDecode(e.kind, value)
+	if err == nil && got.name != e.name {
 		err = fmt.Errorf("it calls itself %q", got.name)
 	}
 	if err != nil {
-		return e, d.reject(e, version, err)
+		return d.reject(e, version, err)
 	}
 	d.out.counts.updated++
-	e.hash, e.expires = hash, time.Time{}
-	d.set(e, resourceState{status: statusAccepted, value: got.value, applied: got.applied, ignored: got.ignored, version: version, since: d.now})
-	return e, ""
+	e.hash, e.specific = hash, specific
+	d.set(e, resourceState{status: statusAccepted, value: got.value, applied: got.applied, ignored: got.ignored, version: cmp.Or(specific, version), since: d.now})
+	return ""
 }
 
-// safeDecode turns a decoder's panic into a rejection of that one resource.
-func (d *discovery) safeDecode(k kind, value []byte) (got decoded, err error) {
+// safeDecode decodes a resource that somebody refers to, and says what of it is
+// obeyed.
+func (d *discovery) safeDecode(k kind, value []byte) (decoded, error) {
+	got, err := guarded(func() (decoded, error) { return d.decode(k, value) })
+	if err == nil {
+		err = d.survey.complete(k, value, &got, d.strict)
+	}
+	return got, err
+}
+
+// guarded turns a decoder's panic into a rejection of that one resource.
+func guarded(decode func() (decoded, error)) (got decoded, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("decoding failed: %v", p)
 		}
 	}()
-	if got, err = d.decode(k, value); err == nil {
-		err = d.survey.complete(k, value, &got, d.strict)
-	}
-	return got, err
+	return decode()
 }
 
 // reject keeps the last good value, if there is one, and remembers why the new
@@ -258,27 +309,56 @@ func (d *discovery) reject(e *entry, version string, err error) string {
 	return fmt.Sprintf("%s %s: %v", e.kind, e.name, err)
 }
 
-// removeUnseen applies the absence of resources that were once received: in a
-// full-state response it is the mesh's word. One never received is left to its
-// timer, since the response may have been made before it was asked for.
-func (d *discovery) removeUnseen(k kind, seen map[*entry]struct{}) {
-	for _, e := range d.entries[k] {
-		if _, ok := seen[e]; !ok && (e.value != nil || e.status == statusRejected) {
-			d.set(e, resourceState{status: statusAbsent, since: d.now})
+// received says that a resource was sent, whether it was any good or not.
+func (e *entry) received() bool { return e.value != nil || e.status == statusRejected }
+
+// absent applies the mesh's word that a resource does not exist.
+func (d *discovery) absent(e *entry) {
+	e.expires, e.specific = time.Time{}, ""
+	d.set(e, resourceState{status: statusAbsent, since: d.now})
+}
+
+// acknowledge answers a response: ACK, or NACK with what is wrong.
+func (d *discovery) acknowledge(k kind, version, problem string) {
+	if d.delta {
+		d.acknowledgeDelta(k, problem)
+	} else {
+		d.acknowledgeSotW(k, version, problem)
+	}
+}
+
+// subscribe asks for the types whose names changed.
+func (d *discovery) subscribe() {
+	for k := range d.types {
+		t := &d.types[k]
+		if !d.connected || !t.dirty || !t.asked && len(t.wanted) == 0 && !t.needed {
+			continue
+		}
+		if d.delta {
+			d.subscribeDelta(kind(k))
+		} else {
+			d.subscribeSotW(kind(k))
 		}
 	}
 }
 
-// request asks for what is wanted of a kind, which also acknowledges the last
-// response, or refuses it where there was a problem. istiod drops names that
-// ride on a refusal, so that it does not count as having sent them.
-func (d *discovery) request(k kind, problem string) {
+// arm starts the timers of what has just been asked for: the does-not-exist
+// timer of everything never received, and, once for each stream, the watch for
+// an answer about listeners known to exist.
+func (d *discovery) arm(k kind) {
 	t := &d.types[k]
-	d.out.requests = append(d.out.requests, adsRequest{kind: k, version: t.version, nonce: t.nonce, names: t.wanted, nack: problem})
-	if problem == "" {
-		t.dirty = false
-		d.arm(k)
+	known := t.answered
+	for _, name := range t.wanted {
+		e := d.units(k)[name]
+		if e.status == statusRequested && e.expires.IsZero() {
+			e.expires = d.now.Add(d.timeout)
+		}
+		known = known || e.status == statusAccepted
 	}
+	if k == kindListener && known && !t.asked {
+		t.silent = d.now.Add(d.timeout)
+	}
+	t.asked = true
 }
 
 // take hands over what the events since the last take demand.
@@ -286,6 +366,7 @@ func (d *discovery) take() outcome {
 	d.sweep()
 	d.collect()
 	d.subscribe()
+	d.collectLookups()
 	out := d.out
 	d.out = outcome{}
 	return out
@@ -328,199 +409,4 @@ func climb(e *entry, to map[*entry]struct{}) {
 	for p := range e.parents {
 		climb(p, to)
 	}
-}
-
-// subscribe asks for the types whose names changed.
-func (d *discovery) subscribe() {
-	for k := range d.types {
-		t := &d.types[k]
-		if d.connected && t.dirty && (t.asked || len(t.wanted) > 0) {
-			t.unconfirmed = t.nonce != ""
-			d.request(kind(k), "")
-		}
-	}
-}
-
-// arm starts the timers of what has just been asked for: the does-not-exist
-// timer of everything never received, and, once for each stream, the watch for
-// an answer about listeners known to exist.
-func (d *discovery) arm(k kind) {
-	t := &d.types[k]
-	known := false
-	for _, name := range t.wanted {
-		e := d.entries[k][name]
-		if e.status == statusRequested && e.expires.IsZero() {
-			e.expires = d.now.Add(d.timeout)
-		}
-		known = known || e.status == statusAccepted
-	}
-	if k == kindListener && known && !t.asked {
-		t.silent = d.now.Add(d.timeout)
-	}
-	t.asked = true
-}
-
-// entry finds the entry that a received name belongs to. A port of a listener
-// asked for without a port becomes a child of that one, and is made if need be.
-func (d *discovery) entry(k kind, name string) *entry {
-	e := d.entries[k][name]
-	host, port := splitPort(name)
-	if k != kindListener || port == "" {
-		return e
-	}
-	family := d.entries[k][host]
-	if family == nil {
-		return e
-	}
-	if e == nil {
-		e = d.add(k, name)
-		e.member = true
-	}
-	if _, linked := e.parents[family]; !linked {
-		d.link(family, append(slices.Clone(family.children), e))
-		if e.value != nil { // asked for by name before
-			d.settle(e)
-		}
-	}
-	return e
-}
-
-// want finds or makes the entry of a name and sees to it that it is asked for.
-func (d *discovery) want(k kind, name string) *entry {
-	e := d.entries[k][name]
-	if e == nil {
-		e = d.add(k, name)
-	} else if !e.member {
-		return e
-	}
-	e.member = false
-	t := &d.types[k]
-	at, found := slices.BinarySearch(t.wanted, name)
-	if !found {
-		t.wanted, t.dirty = slices.Insert(slices.Clone(t.wanted), at, name), true
-	}
-	if t.held != nil {
-		d.forget(t.held)
-	}
-	return e
-}
-
-func (d *discovery) add(k kind, name string) *entry {
-	e := &entry{resourceState: &resourceState{kind: k, name: name, since: d.now}, parents: map[*entry]struct{}{}}
-	d.entries[k][name] = e
-	d.touch(e)
-	return e
-}
-
-// set gives an entry a new state and follows where its value leads.
-func (d *discovery) set(e *entry, s resourceState) {
-	s.kind, s.name = e.kind, e.name
-	value := e.value
-	e.resourceState = &s
-	d.touch(e)
-	if value != nil || s.value != nil {
-		var next []*entry
-		for _, c := range leadsTo(s.value) {
-			next = append(next, d.want(c.kind, c.name))
-		}
-		d.link(e, next)
-	}
-	d.settle(e)
-}
-
-// settle tells the listener asked for without a port, of which e is one port,
-// what became of its ports: it exists while one of them does.
-func (d *discovery) settle(e *entry) {
-	for family := range e.parents {
-		if e.kind != kindListener {
-			return
-		}
-		var alive []*entry
-		var ports []string
-		for _, c := range family.children {
-			if c.value != nil || c.status == statusRejected {
-				alive = append(alive, c)
-				ports = append(ports, c.name)
-			}
-		}
-		slices.Sort(ports)
-		state := resourceState{kind: kindListener, name: family.name, status: statusAccepted, ports: ports, since: d.now}
-		if len(ports) == 0 {
-			state.status = statusAbsent
-		}
-		family.resourceState, family.expires = &state, time.Time{}
-		d.touch(family)
-		d.link(family, alive)
-	}
-}
-
-// link replaces the children of an entry and forgets those that nothing leads
-// to any more.
-func (d *discovery) link(e *entry, next []*entry) {
-	old := e.children
-	e.children = next
-	for _, c := range next {
-		c.parents[e] = struct{}{}
-	}
-	for _, c := range old {
-		if !slices.Contains(next, c) {
-			delete(c.parents, e)
-			d.forget(c)
-		}
-	}
-}
-
-// forget puts an entry that nothing leads to up for the next sweep. Until then
-// it may be wanted again: what is asked for by the same names on the same
-// stream would not be sent again.
-func (d *discovery) forget(e *entry) {
-	if e.idle() {
-		d.unwanted[e] = struct{}{}
-	}
-}
-
-func (e *entry) idle() bool { return e.roots == 0 && len(e.parents) == 0 }
-
-// sweep drops what was forgotten, and what only that leads to.
-func (d *discovery) sweep() {
-	for len(d.unwanted) > 0 {
-		batch := slices.SortedFunc(maps.Keys(d.unwanted), func(a, b *entry) int { return byName(a.resourceState, b.resourceState) })
-		clear(d.unwanted)
-		for _, e := range batch {
-			if e.idle() && d.entries[e.kind][e.name] == e {
-				d.drop(e)
-			}
-		}
-	}
-}
-
-// drop removes an entry and its name, unless it has to be held.
-func (d *discovery) drop(e *entry) {
-	t := &d.types[e.kind]
-	at, asked := slices.BinarySearch(t.wanted, e.name)
-	if asked && len(t.wanted) == 1 && e.kind.fullState() && d.connected && t.asked {
-		t.held = e
-		return
-	}
-	if t.held == e {
-		t.held = nil
-	}
-	if asked {
-		t.wanted, t.dirty = slices.Delete(slices.Clone(t.wanted), at, at+1), true
-	}
-	delete(d.entries[e.kind], e.name)
-	d.touch(e)
-	d.link(e, nil)
-}
-
-func (d *discovery) touch(e *entry) { d.touched[e] = struct{}{} }
-
-// splitPort splits "host:port"; port is empty when the name has none. A bare
-// IPv6 address is a host.
-func splitPort(name string) (host, port string) {
-	at := strings.LastIndexByte(name, ':')
-	if at < 0 || strings.IndexByte(name[:at], ':') >= 0 && !strings.HasSuffix(name[:at], "]") {
-		return name, ""
-	}
-	return name[:at], name[at+1:]
 }

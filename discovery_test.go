@@ -6,10 +6,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +33,8 @@ func TestDiscoveryScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := runScript(t, want)
+			s := newScript(t, want)
+			got := s.run(want)
 			if *update {
 				if err := os.WriteFile(file, got, 0o644); err != nil {
 					t.Fatal(err)
@@ -39,67 +42,178 @@ func TestDiscoveryScripts(t *testing.T) {
 			} else if !bytes.Equal(got, want) {
 				t.Errorf("output differs from the script; got:\n%s", got)
 			}
+			if s.only {
+				return
+			}
+			// In the other protocol the requests differ, and nothing else does.
+			other := newScript(t, want)
+			other.delta, other.translate = true, true
+			if got := withoutRequests(other.run(want)); !bytes.Equal(got, withoutRequests(want)) {
+				t.Errorf("output in delta differs from the script; got:\n%s", got)
+			}
 		})
 	}
 }
 
-// runScript repeats the input lines and puts the machine's output below each
-// event.
-func runScript(t *testing.T, script []byte) []byte {
-	d := newDiscovery(15 * time.Second)
-	d.decode, d.nameOf = decodeToy, nameToy
-	now := time.Unix(0, 0)
+// withoutRequests leaves out what is sent.
+func withoutRequests(script []byte) []byte {
 	var out bytes.Buffer
-	var pending adsResponse
-	flush := func() {
-		if pending.typeURL != "" {
-			d.receive(now, pending)
-			pending = adsResponse{}
-			printOutcome(&out, d.take())
+	for line := range bytes.Lines(script) {
+		if !bytes.HasPrefix(line, []byte("> send")) {
+			out.Write(line)
 		}
 	}
-	lines := bufio.NewScanner(bytes.NewReader(script))
+	return out.Bytes()
+}
+
+// script is one run of a script.
+type script struct {
+	t   *testing.T
+	d   *discovery
+	now time.Time
+	out bytes.Buffer
+
+	delta     bool // the protocol
+	only      bool // the script is meant for one protocol
+	translate bool // the script is written in SotW: say in removed_resources what a full response leaves out
+	sent      [kindCount]map[string]bool
+
+	pending adsResponse
+	event   string
+}
+
+// newScript reads the lines at the start that say what the script is for.
+func newScript(t *testing.T, text []byte) *script {
+	s := &script{t: t, d: newDiscovery(15 * time.Second), now: time.Unix(0, 0)}
+	s.d.decode, s.d.nameOf, s.d.decodeTable = decodeToy, nameToy, decodeToyTable
+	for k := range s.sent {
+		s.sent[k] = map[string]bool{}
+	}
+	for line := range strings.Lines(string(text)) {
+		switch words := strings.Fields(line); {
+		case len(words) == 0:
+		case words[0] == "protocol":
+			s.only, s.delta = true, words[1] == "delta"
+		case words[0] == "view":
+			s.d.useFullView("ns", "x")
+		}
+	}
+	return s
+}
+
+// run repeats the input lines and puts the machine's output below each event.
+func (s *script) run(text []byte) []byte {
+	lines := bufio.NewScanner(bytes.NewReader(text))
 	for lines.Scan() {
 		line := lines.Text()
 		if strings.HasPrefix(line, ">") {
 			continue
 		}
 		if resource, ok := strings.CutPrefix(line, "  "); ok {
-			pending.resources = append(pending.resources, rawResource{typeURL: pending.typeURL, value: []byte(resource)})
-			out.WriteString(line + "\n")
-			continue
+			s.resource(resource)
+		} else {
+			s.flush()
 		}
-		flush()
-		out.WriteString(line + "\n")
-		event, rest, _ := strings.Cut(line, " ")
-		switch args := strings.Fields(rest); event {
-		case "", "#":
-			continue
-		case "refer":
-			d.refer(now, args[0])
-		case "release":
-			d.release(now, args[0])
-		case "connect":
-			d.connect(now)
-		case "disconnect":
-			d.disconnect()
-		case "after":
-			pause, err := time.ParseDuration(args[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			now = now.Add(pause)
-			d.tick(now)
-		case "receive":
-			pending = adsResponse{typeURL: toyType(args[0]), version: args[1], nonce: args[2]}
-			continue
-		default:
-			t.Fatalf("unknown event %q", line)
+		s.out.WriteString(line + "\n")
+		if !strings.HasPrefix(line, "  ") {
+			s.handle(line)
 		}
-		printOutcome(&out, d.take())
 	}
-	flush()
-	return out.Bytes()
+	s.flush()
+	return bytes.Clone(s.out.Bytes())
+}
+
+// resource takes a resource of a response, "- NAME" for one that was removed.
+func (s *script) resource(text string) {
+	if name, ok := strings.CutPrefix(text, "- "); ok {
+		s.pending.removed = append(s.pending.removed, name)
+		return
+	}
+	raw := rawResource{typeURL: s.pending.typeURL, value: []byte(text)}
+	if words := strings.Fields(text); len(words) > 1 && strings.HasPrefix(words[1], "@") {
+		raw.version = words[1][1:]
+		raw.value = []byte(strings.Replace(text, " "+words[1], "", 1))
+	}
+	s.pending.resources = append(s.pending.resources, raw)
+}
+
+func (s *script) flush() {
+	if s.pending.typeURL == "" {
+		return
+	}
+	if s.translate {
+		s.nameRemoved()
+	}
+	s.d.receive(s.now, s.pending)
+	s.pending = adsResponse{}
+	printOutcome(&s.out, s.d.take())
+}
+
+// nameRemoved does what a control plane does in delta: it names what is gone.
+func (s *script) nameRemoved() {
+	k, _ := kindOf(s.pending.typeURL)
+	if !k.fullState() {
+		return
+	}
+	now := map[string]bool{}
+	for _, raw := range s.pending.resources {
+		name := string(nameToy(k, raw.value))
+		if name == "" { // the script says that absence proves nothing then
+			now = s.sent[k]
+			break
+		}
+		now[name] = true
+	}
+	for name := range s.sent[k] {
+		if !now[name] {
+			s.pending.removed = append(s.pending.removed, name)
+		}
+	}
+	slices.Sort(s.pending.removed)
+	s.sent[k] = now
+}
+
+func (s *script) handle(line string) {
+	event, rest, _ := strings.Cut(line, " ")
+	switch args := strings.Fields(rest); event {
+	case "", "#", "protocol", "view":
+		return
+	case "refer":
+		s.d.refer(s.now, args[0])
+	case "release":
+		s.d.release(s.now, args[0])
+	case "connect":
+		s.d.connect(s.now, s.delta)
+	case "disconnect":
+		s.d.disconnect()
+	case "after":
+		pause, err := time.ParseDuration(args[0])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.now = s.now.Add(pause)
+		s.d.tick(s.now)
+	case "resolved":
+		s.resolved(args[0], args[1:])
+	case "receive":
+		s.pending = adsResponse{typeURL: toyType(args[0]), version: args[1], nonce: args[2]}
+		return
+	default:
+		s.t.Fatalf("unknown event %q", line)
+	}
+	printOutcome(&s.out, s.d.take())
+}
+
+func (s *script) resolved(host string, words []string) {
+	if words[0] == "fails:" {
+		s.d.resolved(s.now, host, nil, strings.Join(words[1:], " "))
+		return
+	}
+	var addrs []netip.Addr
+	for _, word := range words {
+		addrs = append(addrs, netip.MustParseAddr(word))
+	}
+	s.d.resolved(s.now, host, addrs, "")
 }
 
 func toyType(word string) string {
@@ -112,13 +226,13 @@ func toyType(word string) string {
 }
 
 // nameToy is the first word; "?" stands for none.
-func nameToy(_ kind, b []byte) string {
-	name, _, _ := strings.Cut(string(b), " ")
-	return strings.TrimPrefix(name, "?")
+func nameToy(_ kind, b []byte) []byte {
+	name, _, _ := bytes.Cut(b, []byte(" "))
+	return bytes.TrimPrefix(name, []byte("?"))
 }
 
 // decodeToy reads "name", "name -> next next", "name bad" and, for endpoints,
-// "name = address address".
+// "name = address address"; of the full view what the functions below read.
 func decodeToy(k kind, b []byte) (decoded, error) {
 	words := strings.Fields(string(b))
 	if len(words) > 1 {
@@ -133,31 +247,128 @@ func decodeToy(k kind, b []byte) (decoded, error) {
 	d := decoded{name: words[0]}
 	switch k {
 	case kindListener:
-		l := &listener{name: words[0]}
-		if len(next) > 0 {
-			l.routeName = next[0]
-		}
-		d.value = l
+		d.value = toyListener(words, next)
 	case kindRoute:
-		r := route{}
-		for _, name := range next {
-			r.clusters = append(r.clusters, weightedCluster{name: name, weight: 1})
+		if len(words) > 1 && words[1] == ":" {
+			d.value = toyTable(words[0], strings.Join(next, " "))
+			break
 		}
-		d.value = &routeConfig{name: words[0], virtualHosts: []virtualHost{{routes: []route{r}}}}
+		d.value = &routeConfig{name: words[0], virtualHosts: []virtualHost{{routes: []route{toyRoute(next)}}}}
 	case kindCluster:
-		c := &cluster{name: words[0], edsName: words[0]}
-		if len(next) > 0 {
-			c.edsName = next[0]
-		}
-		d.value = c
+		d.value = toyCluster(words, next)
 	case kindEndpoints:
-		a := &assignment{cluster: words[0]}
-		for _, addr := range next {
-			a.endpoints = append(a.endpoints, endpoint{addr: netip.MustParseAddrPort(addr), weight: 1})
-		}
-		d.value = a
+		d.value = toyAssignment(words[0], next)
 	}
 	return d, nil
+}
+
+// toyListener reads "name routes ROUTE" (a sidecar's, on the way out), "name
+// to CLUSTER" (TCP) and "name inbound plain|tls|filtered...".
+func toyListener(words, next []string) *listener {
+	l := &listener{name: words[0]}
+	verb := ""
+	if len(words) > 1 {
+		verb = words[1]
+	}
+	for i, word := range next {
+		switch {
+		case verb == "routes":
+			l.outbound = append(l.outbound, outboundChain{http: &forwarding{routeName: word}})
+		case verb == "to":
+			l.outbound = append(l.outbound, outboundChain{clusters: []weightedCluster{{name: word, weight: 1}}, total: 1})
+		case verb == "inbound":
+			chain := filterChain{name: word, tls: strings.HasPrefix(word, "tls"), match: chainMatch{transport: "raw_buffer"}}
+			if chain.tls {
+				chain.match.transport = "tls"
+			}
+			if strings.Contains(word, "filtered") {
+				chain.filters = []string{"rbac"}
+			}
+			l.inbound = append(l.inbound, chain)
+		case i == 0:
+			l.routeName = word
+		}
+	}
+	return l
+}
+
+func toyRoute(clusters []string) route {
+	r := route{}
+	for _, name := range clusters {
+		r.clusters = append(r.clusters, weightedCluster{name: name, weight: 1})
+	}
+	return r
+}
+
+// toyTable reads "name : domain domain -> cluster cluster | domain -> cluster".
+// The virtual host is called by its last domain that is not "*".
+func toyTable(name, text string) *routeConfig {
+	r := &routeConfig{name: name}
+	for part := range strings.SplitSeq(text, "|") {
+		domains, clusters, _ := strings.Cut(part, "->")
+		h := virtualHost{domains: strings.Fields(domains), routes: []route{toyRoute(strings.Fields(clusters))}}
+		for _, domain := range h.domains {
+			if domain != "*" {
+				h.name = domain
+			}
+		}
+		r.virtualHosts = append(r.virtualHosts, h)
+	}
+	return r
+}
+
+func decodeToyTable(b []byte, wanted func([]byte) bool, digest *maphash.Hash) (decoded, error) {
+	d, err := decodeToy(kindRoute, b)
+	if err != nil {
+		return d, err
+	}
+	r := d.value.(*routeConfig)
+	r.virtualHosts = slices.DeleteFunc(r.virtualHosts, func(h virtualHost) bool {
+		return !slices.ContainsFunc(h.domains, func(domain string) bool { return wanted([]byte(domain)) })
+	})
+	for i := range r.virtualHosts {
+		fmt.Fprint(digest, r.virtualHosts[i])
+	}
+	return d, nil
+}
+
+// toyCluster reads "name -> ASSIGNMENT", "name dns HOST:PORT...", "name one
+// HOST:PORT" (logical DNS), "name at ADDRESS...", "name of CLUSTER..." and
+// "name passthrough".
+func toyCluster(words, next []string) *cluster {
+	c := &cluster{name: words[0], edsName: words[0]}
+	if len(words) == 1 {
+		return c
+	}
+	switch words[1] {
+	case "->":
+		c.edsName = next[0]
+	case "dns", "one":
+		c.source = discoverStrictDNS
+		if words[1] == "one" {
+			c.source = discoverLogicalDNS
+		}
+		for i, name := range next {
+			host, port := splitPort(name)
+			n, _ := strconv.Atoi(port)
+			c.names = append(c.names, dnsName{host: host, port: uint16(n), weight: 1, priority: uint32(i)})
+		}
+	case "at":
+		c.source, c.inline = discoverStatic, toyAssignment(words[0], next)
+	case "of":
+		c.source, c.children = discoverAggregate, next
+	case "passthrough":
+		c.source = discoverPassthrough
+	}
+	return c
+}
+
+func toyAssignment(name string, addresses []string) *assignment {
+	a := &assignment{cluster: name}
+	for _, addr := range addresses {
+		a.endpoints = append(a.endpoints, endpoint{addr: netip.MustParseAddrPort(addr), weight: 1})
+	}
+	return a
 }
 
 func printOutcome(out *bytes.Buffer, o outcome) {
@@ -175,17 +386,23 @@ func printOutcome(out *bytes.Buffer, o outcome) {
 		if r.rejection != "" {
 			fmt.Fprintf(out, " rejected %s: %s", r.rejectedVersion, r.rejection)
 		}
+		if r.reason != "" {
+			fmt.Fprintf(out, " (%s)", r.reason)
+		}
+		printValue(out, r.value)
 		out.WriteByte('\n')
 	}
 	if len(o.affected) > 0 {
 		fmt.Fprintf(out, "> affected %v\n", o.affected)
 	}
-	for _, r := range o.requests {
-		fmt.Fprintf(out, "> send %s version %q nonce %q names %v", r.kind, r.version, r.nonce, r.names)
-		if r.nack != "" {
-			fmt.Fprintf(out, " NACK %s", r.nack)
-		}
-		out.WriteByte('\n')
+	for i := range o.requests {
+		printRequest(out, &o.requests[i])
+	}
+	if len(o.lookUp) > 0 {
+		fmt.Fprintf(out, "> look up %v\n", o.lookUp)
+	}
+	if len(o.stopped) > 0 {
+		fmt.Fprintf(out, "> stop looking up %v\n", o.stopped)
 	}
 	if o.stalled {
 		out.WriteString("> stalled\n")
@@ -195,6 +412,50 @@ func printOutcome(out *bytes.Buffer, o outcome) {
 	}
 }
 
+// printValue shows what the machine has derived or made by itself.
+func printValue(out *bytes.Buffer, value any) {
+	switch v := value.(type) {
+	case *listener:
+		for _, chain := range v.inbound {
+			fmt.Fprintf(out, " takes %s", chain.name)
+		}
+	case *routeConfig:
+		if v.settled {
+			fmt.Fprintf(out, " leads to %v", v.clusterNames(nil))
+		}
+	case *assignment:
+		if madeHere(v.cluster) {
+			for i := range v.endpoints {
+				fmt.Fprintf(out, " %s", v.endpoints[i].addr)
+			}
+		}
+	}
+}
+
+func printRequest(out *bytes.Buffer, r *adsRequest) {
+	switch {
+	case !r.delta:
+		fmt.Fprintf(out, "> send %s version %q nonce %q names %v", r.kind, r.version, r.nonce, r.names)
+	case r.nonce != "":
+		fmt.Fprintf(out, "> send %s nonce %q", r.kind, r.nonce)
+	default:
+		fmt.Fprintf(out, "> send %s", r.kind)
+		for _, name := range r.subscribe {
+			fmt.Fprintf(out, " +%s", name)
+		}
+		for _, name := range r.unsubscribe {
+			fmt.Fprintf(out, " -%s", name)
+		}
+		for _, held := range r.retained {
+			fmt.Fprintf(out, " %s@%s", held.name, held.version)
+		}
+	}
+	if r.nack != "" {
+		fmt.Fprintf(out, " NACK %s", r.nack)
+	}
+	out.WriteByte('\n')
+}
+
 // TestDiscoveryForgetsEverything says that nothing is held for names that
 // nobody refers to any more.
 func TestDiscoveryForgetsEverything(t *testing.T) {
@@ -202,7 +463,7 @@ func TestDiscoveryForgetsEverything(t *testing.T) {
 	d.decode, d.nameOf = decodeToy, nameToy
 	now := time.Unix(0, 0)
 	d.refer(now, "p")
-	d.connect(now)
+	d.connect(now, false)
 	for k, text := range []string{"p:1 -> r", "r -> a b", "a", "a = 10.0.0.1:1"} {
 		d.receive(now, adsResponse{typeURL: kind(k).typeURL(), resources: []rawResource{{typeURL: kind(k).typeURL(), value: []byte(text)}}})
 	}

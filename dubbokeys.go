@@ -48,6 +48,7 @@ var settings = []setting{
 	{"dubbo.registry.secure", setSecure},
 	{"dubbo.registry.protocol", setRegistryProtocol},
 	{"dubbo.registry.strict", setBool(func(c *Config) *bool { return &c.Strict })},
+	{"dubbo.registry.view", setView},
 	{"dubbo.registry.useAgent", setBool(func(c *Config) *bool { return &c.useAgent })},
 	{"dubbo.protocol.name", only("the one protocol here is Triple, which gRPC clients speak too; write tri", "tri")},
 	{"dubbo.protocol.port", setPort(func(c *Config) *int { return &c.Port })},
@@ -335,6 +336,16 @@ func setSecure(c *Config, value string) error {
 		return nil
 	}
 	return notHonoured("istiod is spoken to over TLS, verified by its root certificate; the other choice is plaintext")
+}
+
+// setView reads full or lean.
+func setView(c *Config, value string) error {
+	view, ok := parseView(value)
+	if !ok {
+		return errors.New("is neither full nor lean")
+	}
+	c.View = view
+	return nil
 }
 
 func setRegistryProtocol(_ *Config, value string) error {

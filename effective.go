@@ -58,6 +58,7 @@ func (t *settingsText) controlPlane(c *Config) {
 	}
 	t.line("resource timeout", c.ResourceTimeout.String())
 	t.line("policy not applied", either(c.Strict, "refuses the resource (strict)", ""))
+	t.line("view", c.View.String())
 }
 
 func (t *settingsText) node(n *Node) {

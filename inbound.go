@@ -18,10 +18,6 @@ type inbound struct {
 	known  atomic.Bool            // the listener arrived, or counts as absent
 }
 
-// inboundPrefix names the listeners that istiod makes for what a proxyless
-// workload accepts.
-const inboundPrefix = "xds.istio.io/grpc/lds/inbound/"
-
 // askInbound asks the mesh what a server may accept.
 func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
 	if !addr.IsValid() { // not TCP: the mesh has no name for it
@@ -40,14 +36,15 @@ func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
 	m.ads.do(func(d *discovery, now time.Time) { d.refer(now, name) })
 }
 
-// inboundAnswered says that a provider need not wait for policy any longer.
-// istiod finds a workload by its ready pod only and is silent about others, so
-// that the first answer of any kind is enough, or the end of the timer.
+// inboundAnswered says that a provider need not wait for policy any longer. In
+// the lean view istiod finds a workload by its ready pod only and is silent
+// about others, so that the first answer of any kind is enough; in the full
+// view every workload has its listener. The end of the timer is enough in both.
 func (m *Mesh) inboundAnswered(in *inbound) bool {
 	m.mu.Lock()
 	asked := in.asked
 	m.mu.Unlock()
-	return in.known.Load() || m.counts.responses.Load() > 0 || !asked.IsZero() && time.Since(asked) >= m.config.ResourceTimeout
+	return in.known.Load() || m.config.View == ViewLean && m.counts.responses.Load() > 0 || !asked.IsZero() && time.Since(asked) >= m.config.ResourceTimeout
 }
 
 // govern applies an inbound listener. Policy that cannot be evaluated here

@@ -49,14 +49,15 @@ type Node struct {
 	// Metadata holds further keys of the node's metadata and overrides those
 	// made from the fields above. Values are what encoding/json encodes. Every
 	// ISTIO_META_X adds the string X, every ISTIO_METAJSON_X the members of its
-	// object, /etc/istio/pod/annotations adds ANNOTATIONS. GENERATOR is always
-	// "grpc".
+	// object, /etc/istio/pod/annotations adds ANNOTATIONS. GENERATOR follows
+	// from Config.View.
 	Metadata map[string]any
 	// Region, Zone and SubZone say where the workload runs. The label
 	// istio-locality (region/zone/subzone, or with dots), the labels
 	// topology.kubernetes.io/region, .../zone and topology.istio.io/subzone.
 	Region, Zone, SubZone string
 
+	lean    bool   // Config.View is ViewLean
 	service string // Node.cluster: what Envoy calls the local service; default Config.Application
 }
 
@@ -118,7 +119,10 @@ func (n Node) metadata() map[string]any {
 	for key, value := range n.Metadata {
 		m[key] = jsonValue(value)
 	}
-	m[metaGenerator] = generator
+	delete(m, metaGenerator)
+	if n.lean {
+		m[metaGenerator] = generator
+	}
 	return m
 }
 

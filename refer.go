@@ -80,6 +80,9 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 	}
 	t := &target{iface: iface, version: s.version, group: s.group, providedBy: s.providedBy[0], timeout: m.config.Timeout, node: m.config.Node.id(),
 		listeners: listenerNames(host, port, m.config.Node.Domain)}
+	if m.config.View == ViewFull { // which knows what a short name means
+		t.listeners = []string{joinPort(host, port)}
+	}
 	if s.hasTimeout {
 		t.timeout = s.timeout
 	}
@@ -87,6 +90,14 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 	t.prefers = newPreference(&s, m.config.LoadBalance)
 	t.caller = caller{id: rand.Uint64(), ip: m.config.Node.IP}
 	return t, nil
+}
+
+// joinPort is the opposite of splitPort.
+func joinPort(host, port string) string {
+	if port == "" {
+		return host
+	}
+	return host + ":" + port
 }
 
 // tripleHeaders are the request headers that Triple adds to gRPC's.

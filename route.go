@@ -10,6 +10,10 @@ import (
 type routeConfig struct {
 	name         string
 	virtualHosts []virtualHost
+
+	// Of one that was derived for one host (full view).
+	settled   bool   // the virtual host, if there is one, was chosen
+	authority string // host:port that calls name
 }
 
 type virtualHost struct {

@@ -22,6 +22,7 @@ import (
 type session struct {
 	// Constant after construction.
 	address string
+	delta   bool // the protocol: else state of the world
 	events  chan event
 	node    nodeMessage
 	since   time.Time
@@ -29,6 +30,7 @@ type session struct {
 
 	// Owned by the ADS loop.
 	greeted  bool // the first request, which carries the node, is out
+	opened   bool // the stream did
 	answered bool // a response came
 
 	// Written by talk before its first event, read after its last.
@@ -58,6 +60,7 @@ func (a *ads) dial(ctx context.Context) *session {
 	ctx, cancel := context.WithCancel(ctx)
 	replicas := a.config.ControlPlanes
 	s := &session{address: replicas[a.attempts%len(replicas)], events: make(chan event), node: a.config.Node.message(), since: time.Now(), cancel: cancel}
+	s.delta = a.config.View == ViewFull && !a.sotwOnly[s.address] // istiod's lean view goes stale in delta
 	s.outbox.ready = make(chan struct{}, 1)
 	s.workers.Add(1)
 	go func() { // ends with ctx; joined by session.close
@@ -88,6 +91,14 @@ func (s *session) request(r *adsRequest) {
 	s.outbox.put(r.append(nil))
 }
 
+// decode reads a response in the protocol of the stream.
+func (s *session) decode(message []byte) (adsResponse, error) {
+	if s.delta {
+		return decodeDeltaResponse(message)
+	}
+	return decodeADSResponse(message)
+}
+
 // talk connects, opens the stream and receives until it ends.
 func (a *ads) talk(ctx context.Context, s *session) error {
 	header := metadata.MD{}
@@ -115,7 +126,11 @@ func (a *ads) talk(ctx context.Context, s *session) error {
 	open, abandon := context.WithCancel(ctx)
 	defer abandon()
 	stop := time.AfterFunc(connectTimeout, abandon)
-	stream, err := conn.NewStream(metadata.NewOutgoingContext(open, header), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, adsMethod)
+	method := sotwMethod
+	if s.delta {
+		method = deltaMethod
+	}
+	stream, err := conn.NewStream(metadata.NewOutgoingContext(open, header), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 	if err != nil {
 		if !stop.Stop() {
 			err = fmt.Errorf("no connection within %v", connectTimeout)

@@ -34,6 +34,8 @@ type resourceState struct {
 
 	ports []string // of a listener asked for without a port: the names of its ports' listeners
 
+	reason, advice string // why it is absent, and what to do, where there is more to say than that the mesh does not know it
+
 	rejection       string // why the latest value was refused; the last good one, if any, is still in force
 	rejectedVersion string
 	rejectedFields  []string // for which fields, where it was for any
@@ -91,11 +93,28 @@ func leadsTo(value any) []reference {
 	case *routeConfig:
 		return routeLeadsTo(r)
 	case *cluster:
-		if r.failure == "" {
-			return []reference{{kindEndpoints, r.edsName}}
-		}
+		return clusterLeadsTo(r)
 	}
 	return nil
+}
+
+// clusterLeadsTo leaves out the endpoints of a cluster that sends calls to
+// whatever they name: those a derived route leads to.
+func clusterLeadsTo(c *cluster) []reference {
+	var to []reference
+	for _, child := range c.children {
+		to = append(to, reference{kindCluster, child})
+	}
+	if name := c.endpointsName(""); c.failure == "" && name != "" && c.source != discoverPassthrough {
+		to = append(to, reference{kindEndpoints, name})
+	}
+	return to
+}
+
+// absentAdvice is what to do about a resource that the mesh does not know.
+var absentAdvice = [kindCount]string{
+	kindListener: "check providedBy (name, name.namespace or full host), the port, and that the Service exists and is visible from this namespace (exportTo, Sidecar)",
+	kindCluster:  "check that the VirtualService's destination exists, and its subset in a DestinationRule",
 }
 
 func routeLeadsTo(r *routeConfig) []reference {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,8 +41,10 @@ type ads struct {
 	// Owned by run.
 	machine  *discovery
 	session  *session
-	attempts int    // since the last session that got an answer
-	said     string // which trouble was logged last, so that it is not repeated
+	dns      nameService
+	attempts int             // since the last session that got an answer
+	sotwOnly map[string]bool // replicas that do not speak delta, by address
+	said     string          // which trouble was logged last, so that it is not repeated
 }
 
 // Limits of the stream.
@@ -56,13 +60,23 @@ const (
 	reconnectSpread = 200 * time.Millisecond
 )
 
-const adsMethod = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+const (
+	sotwMethod  = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+	deltaMethod = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+)
 
 func newADS(config *Config, log *slog.Logger, counts *counters, readFile func(string) ([]byte, error), publish func(outcome)) *ads {
 	a := &ads{
 		config: config, log: log, counts: counts, publish: publish, readFile: readFile,
 		done: make(chan struct{}), wake: make(chan struct{}, 1),
-		machine: newDiscovery(config.ResourceTimeout),
+		machine: newDiscovery(config.ResourceTimeout), sotwOnly: map[string]bool{},
+	}
+	if config.View == ViewFull {
+		a.machine.useFullView(config.Node.Namespace, config.Node.Domain)
+	}
+	a.dns.lookUp = config.resolver().LookupNetIP
+	a.dns.report = func(host string, addrs []netip.Addr, failure string) {
+		a.do(func(d *discovery, now time.Time) { d.resolved(now, host, addrs, failure) })
 	}
 	a.machine.strict = config.Strict
 	a.trouble.Store(&Error{Stage: StageControlPlane, Resource: config.ControlPlanes[0], Reason: "not connected yet", Err: ErrNotReady})
@@ -93,6 +107,7 @@ func (a *ads) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			a.hangUp()
+			a.dns.close()
 			return
 		case <-a.wake:
 			a.commands()
@@ -140,6 +155,12 @@ func (a *ads) settle() (stalled bool) {
 	if len(out.changed)+len(out.removed)+len(out.affected) > 0 {
 		a.publish(out)
 	}
+	for _, host := range out.stopped {
+		a.dns.stop(host)
+	}
+	for _, host := range out.lookUp {
+		a.dns.start(host)
+	}
 	if a.session != nil {
 		for i := range out.requests {
 			a.session.request(&out.requests[i])
@@ -152,14 +173,15 @@ func (a *ads) settle() (stalled bool) {
 func (a *ads) handle(e event) error {
 	now := time.Now()
 	if e.kind == eventOpen {
+		a.session.opened = true
 		a.counts.connects.Add(1)
 		if a.attempts == 0 { // else what is known of the trouble says more
 			a.trouble.Store(&Error{Stage: StageControlPlane, Resource: a.session.address, Reason: "connected, but it has not answered yet"})
 		}
-		a.machine.connect(now)
+		a.machine.connect(now, a.session.delta)
 		return nil
 	}
-	r, err := decodeADSResponse(e.message)
+	r, err := a.session.decode(e.message)
 	if err != nil {
 		return fmt.Errorf("it sent what is no DiscoveryResponse: %w", err)
 	}
@@ -190,6 +212,11 @@ func (a *ads) ended(err error) time.Duration {
 		a.trouble.Store(&Error{Stage: StageControlPlane, Resource: s.address, Reason: "the stream ended", Err: err})
 		return rand.N(reconnectSpread)
 	}
+	if a.refusesDelta(s, err) {
+		a.sotwOnly[s.address] = true
+		a.log.Info("control plane does not speak delta; going on with state of the world", keyControlPlane, s.address, keyError, err)
+		return 0
+	}
 	a.attempts++
 	trouble := a.explain(s, err)
 	a.trouble.Store(trouble)
@@ -203,6 +230,19 @@ func (a *ads) ended(err error) time.Duration {
 		return 0
 	}
 	return controlPlaneBackoff.delay(a.attempts / replicas)
+}
+
+// refusesDelta says that a session ended because the control plane, or
+// something on the way, does not speak delta. istiod does.
+func (a *ads) refusesDelta(s *session, err error) bool {
+	if !s.delta || !s.opened || s.answered {
+		return false
+	}
+	switch status.Code(err) {
+	case codes.Unimplemented, codes.Unknown, codes.Internal, codes.InvalidArgument, codes.NotFound:
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, errStalled)
 }
 
 func (a *ads) hangUp() {

@@ -49,6 +49,9 @@ func (c *Config) validateControlPlane(p *problems) {
 			p.add(field, fmt.Sprintf("%q is listed twice", address), "list each replica once")
 		}
 	}
+	if int(c.View) >= len(viewNames) {
+		p.add("View", "is "+c.View.String(), "use ViewFull or ViewLean")
+	}
 	if c.InsecureSkipVerify && c.PlainText {
 		p.add("InsecureSkipVerify", "contradicts PlainText, where there is no certificate", "set one of them")
 	}

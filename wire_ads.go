@@ -19,18 +19,33 @@ const (
 	clientFeature = "envoy.lb.does_not_support_overprovisioning"
 )
 
-// adsRequest is an envoy.service.discovery.v3.DiscoveryRequest.
+// adsRequest is an envoy.service.discovery.v3.DiscoveryRequest, or a
+// DeltaDiscoveryRequest.
 type adsRequest struct {
-	node    *nodeMessage // in the first request of a stream only
-	kind    kind
+	node  *nodeMessage // in the first request of a stream only
+	kind  kind
+	nonce string // of the response that is answered; empty at first
+	nack  string // why the response was rejected; empty for ACK
+
+	// State of the world.
 	version string   // last accepted version of the kind
-	nonce   string   // of the response that is answered; empty at first
 	names   []string // everything that is wanted of the kind
-	nack    string   // why the response was rejected; empty for ACK
+
+	// Delta.
+	delta                  bool
+	subscribe, unsubscribe []string           // what changed about the names wanted
+	retained               []retainedResource // in the first request of a kind: what is held
 }
+
+// retainedResource is a resource that is held from an earlier stream, with the
+// version of its own, which istiod gives to none.
+type retainedResource struct{ name, version string }
 
 // append encodes the request after b.
 func (r *adsRequest) append(b []byte) []byte {
+	if r.delta {
+		return r.appendDelta(b)
+	}
 	b = appendText(b, 1, r.version)
 	if r.node != nil {
 		b = appendMessage(b, 2, appendNode(nil, r.node))
@@ -140,18 +155,21 @@ func appendText(b []byte, num protowire.Number, s string) []byte {
 	return protowire.AppendString(b, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
-// adsResponse is an envoy.service.discovery.v3.DiscoveryResponse.
+// adsResponse is an envoy.service.discovery.v3.DiscoveryResponse, or a
+// DeltaDiscoveryResponse.
 type adsResponse struct {
 	version   string
 	nonce     string
 	typeURL   string
 	resources []rawResource
+	removed   []string // delta only
 }
 
 // rawResource is one resource of a response, not yet decoded.
 type rawResource struct {
 	typeURL string
 	name    string // from an envoy.service.discovery.v3.Resource around it; empty where there was none
+	version string // likewise
 	value   []byte // aliases the response
 }
 
@@ -192,11 +210,18 @@ func (d *decoding) rawResource(message []byte) (rawResource, error) {
 	if err != nil || string(typeName(url)) != wrapperType {
 		return rawResource{typeURL: d.intern(url), value: value}, err
 	}
+	return d.wrappedResource(value)
+}
+
+// wrappedResource reads an envoy.service.discovery.v3.Resource.
+func (d *decoding) wrappedResource(value []byte) (rawResource, error) {
 	var raw rawResource
 	var inner []byte
 	c := walk(value)
 	for c.next() {
 		switch c.num {
+		case 1:
+			raw.version = c.text("version")
 		case 2:
 			c.message("resource", &inner)
 		case 3:
@@ -206,14 +231,18 @@ func (d *decoding) rawResource(message []byte) (rawResource, error) {
 	if c.err != nil {
 		return raw, c.err
 	}
-	url, raw.value, err = decodeAny(inner)
+	url, packed, err := decodeAny(inner)
+	raw.value = packed
 	raw.typeURL = d.intern(url)
 	return raw, inField("resource", err)
 }
 
-// resourceName finds the name of a resource without decoding it: field 1 of
-// all four kinds. It is empty where there is none that is valid.
-func resourceName(_ kind, value []byte) string {
+// resourceName is rawName as text.
+func resourceName(k kind, value []byte) string { return string(rawName(k, value)) }
+
+// rawName finds the name of a resource without decoding it: field 1 of all four
+// kinds. It is empty where there is none that is valid.
+func rawName(_ kind, value []byte) []byte {
 	var name []byte
 	c := walk(value)
 	for c.next() {
@@ -222,9 +251,9 @@ func resourceName(_ kind, value []byte) string {
 		}
 	}
 	if c.err != nil {
-		return ""
+		return nil
 	}
-	return string(name)
+	return name
 }
 
 // decodeResource turns the bytes of a resource into what is kept of it. An

@@ -45,6 +45,8 @@ func (f *filler) fillNode() error {
 	f.fillLocality(&n, &from)
 	instanceIPs := commaList(from.text(metaInstanceIPs))
 	n.Metadata = mergeMetadata(n.Metadata, from.meta, from.bootstrap.Metadata)
+	f.fillView(from.bootstrap.lean)
+	n.lean = f.config.View == ViewLean
 	err := f.fillIP(&n, instanceIPs, from.bootstrap.IP)
 	f.config.Node = n
 	return err
@@ -83,10 +85,20 @@ func (f *filler) istioMetadata() map[string]any {
 		}
 	}
 	if g, ok := meta[metaGenerator]; ok && g != generator {
-		f.note("ISTIO_META_GENERATOR=%v is not used: only istiod's grpc generator is understood", g)
+		f.note("ISTIO_META_GENERATOR=%v is not used: istiod's grpc generator and its default are understood", g)
 	}
+	f.generator, _ = meta[metaGenerator].(string)
 	delete(meta, metaGenerator)
 	return meta
+}
+
+// fillView takes the view that the environment is made for: Istio injects its
+// generator for gRPC clients into pods without a sidecar.
+func (f *filler) fillView(bootstrapLean bool) {
+	if f.config.View != ViewLean && (f.generator == generator || bootstrapLean) {
+		f.config.View = ViewLean
+		f.note("the view is lean, since GENERATOR is grpc in the node's metadata")
+	}
 }
 
 func (f *filler) addMetadataJSON(meta map[string]any, name, value string) {

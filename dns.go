@@ -1,0 +1,85 @@
+package proxyless
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// nameService looks names up for the state machine: each at once, and then again
+// and again, since neither Go's resolver nor the system's says how long an
+// answer is good for. The ADS loop owns it; each name has a goroutine of its
+// own, so that one that is slow does not keep others waiting.
+type nameService struct {
+	// Constant after construction.
+	lookUp func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	report func(host string, addrs []netip.Addr, failure string)
+
+	// Owned by the ADS loop.
+	active  map[string]context.CancelFunc
+	workers sync.WaitGroup
+}
+
+const (
+	// refreshPause is between two lookups of a name, on average (Envoy's
+	// dns_refresh_rate).
+	refreshPause = 5 * time.Second
+	// lookUpTimeout ends a lookup that gets no answer.
+	lookUpTimeout = 10 * time.Second
+)
+
+// start begins to look a name up.
+func (r *nameService) start(host string) {
+	if r.active == nil {
+		r.active = map[string]context.CancelFunc{}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.active[host] = cancel
+	r.workers.Add(1)
+	go func() { // ends with ctx, which stop and close end; joined by close
+		defer r.workers.Done()
+		r.follow(ctx, host)
+	}()
+}
+
+// stop ends the lookups of a name. An answer on its way means nothing to the
+// state machine any more.
+func (r *nameService) stop(host string) {
+	r.active[host]()
+	delete(r.active, host)
+}
+
+// close ends all lookups.
+func (r *nameService) close() {
+	for _, cancel := range r.active {
+		cancel()
+	}
+	r.workers.Wait()
+}
+
+func (r *nameService) follow(ctx context.Context, host string) {
+	for ctx.Err() == nil {
+		attempt, cancel := context.WithTimeout(ctx, lookUpTimeout)
+		addrs, err := r.lookUp(attempt, "ip", host)
+		cancel()
+		failure := ""
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			failure = err.Error()
+		case len(addrs) == 0:
+			failure = "it has no address"
+		}
+		r.report(host, addrs, failure)
+		pause := time.NewTimer(refreshPause*3/4 + rand.N(refreshPause/2))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+	}
+}

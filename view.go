@@ -1,0 +1,462 @@
+package proxyless
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// fullView is what discovery keeps of istiod's full view, which is what a
+// sidecar gets: every listener and cluster of the mesh, as the bytes that came,
+// and the route configurations of some ports. What a process refers to is
+// decoded, and the listener `host:port` that the lean view would have sent is
+// derived from it, with a route configuration of its own that has the one
+// virtual host for host (view_route.go). So everything above discovery sees the
+// same four kinds in both views.
+type fullView struct {
+	domain    string // DNS suffix of the cluster
+	namespace string // of this workload: short names are looked up in it
+
+	held     [kindCount]map[string]*holding // listeners and clusters, by name
+	version  [kindCount]string              // of the last response
+	ports    map[string][]string            // by host, in order: what the names of clusters say
+	routes   map[string]string              // by route configuration: the listener that names it
+	tables   map[string]*entry              // route configurations as istiod sends them, by name
+	passages map[string]passage             // by derived route
+	stale    bool                           // something that listeners are derived from changed
+}
+
+// holding is a listener or cluster that may be wanted later.
+type holding struct {
+	hash    uint64 // of what was sent last
+	bytes   []byte // a copy of what was sent last, or for a listener of the last that could be read
+	version string // of this one resource; istiod gives none
+	seen    uint64 // the last response that had it
+	routes  []string
+	failure string // why what was sent last cannot be read; of a listener
+}
+
+// Names that istiod gives.
+const (
+	inboundPrefix   = "xds.istio.io/grpc/lds/inbound/" // listeners that the lean view makes for what a workload accepts
+	virtualInbound  = "virtualInbound"                 // the full view's one listener for that
+	virtualOutbound = "virtualOutbound"                // takes what no other listener takes
+	blackHole       = "BlackHoleCluster"               // where calls go that are forbidden
+	blockAll        = "block_all"                      // a virtual host that refuses what no other one has, under REGISTRY_ONLY
+	allowAny        = "allow_any"                      // and one that lets it through
+)
+
+// useFullView makes a machine that nothing was asked of understand the full
+// view.
+func (d *discovery) useFullView(namespace, domain string) {
+	d.view = &fullView{domain: domain, namespace: namespace, ports: map[string][]string{}, routes: map[string]string{},
+		tables: map[string]*entry{}, passages: map[string]passage{}}
+	for _, k := range []kind{kindListener, kindCluster} {
+		d.types[k].wildcard = true
+		d.view.held[k] = map[string]*holding{}
+	}
+}
+
+// accept applies one resource of a response, and says what is wrong with a bad
+// one that somebody needs.
+func (v *fullView) accept(d *discovery, k kind, name []byte, version string, raw *rawResource) string {
+	e := d.units(k)[string(name)]
+	switch {
+	case d.types[k].wildcard:
+		h := v.hold(d, k, name, version, raw)
+		if k == kindCluster && e != nil {
+			return d.apply(e, version, raw.version, raw.value, h.hash)
+		}
+		if h.failure != "" && v.needs(d, string(name)) {
+			return fmt.Sprintf("%s %s: %s", k, name, h.failure)
+		}
+	case e == nil:
+	case k == kindRoute:
+		return v.acceptTable(d, e, version, raw)
+	default:
+		return d.apply(e, version, raw.version, raw.value, maphash.Bytes(d.seed, raw.value))
+	}
+	return ""
+}
+
+// hold keeps a listener or cluster. One that is as it was costs nothing.
+func (v *fullView) hold(d *discovery, k kind, name []byte, version string, raw *rawResource) *holding {
+	v.version[k] = version
+	hash := maphash.Bytes(d.seed, raw.value)
+	h := v.held[k][string(name)]
+	switch {
+	case h == nil:
+		h = &holding{}
+		v.held[k][string(name)] = h
+		v.stale = true
+		if k == kindCluster {
+			v.index(string(name))
+		}
+	case h.hash == hash:
+		h.seen, h.version = d.round, raw.version
+		d.out.counts.unchanged++
+		return h
+	}
+	h.seen, h.version, h.hash = d.round, raw.version, hash
+	if k == kindListener {
+		v.stale = true
+		v.read(d, h, raw.value)
+	} else {
+		h.bytes = bytes.Clone(raw.value)
+	}
+	return h
+}
+
+// read finds out which route configurations a listener names. One that cannot
+// be read stays as it was.
+func (v *fullView) read(d *discovery, h *holding, value []byte) {
+	got, err := d.safeDecode(kindListener, value)
+	if err != nil {
+		h.failure = err.Error()
+		return
+	}
+	h.bytes, h.failure, h.routes = bytes.Clone(value), "", nil
+	l, _ := got.value.(*listener)
+	for i := range l.outbound {
+		if http := l.outbound[i].http; http != nil && http.routeName != "" && !l.originalDst {
+			h.routes = append(h.routes, http.routeName)
+		}
+	}
+}
+
+// needs says that a listener has a part in what somebody refers to.
+func (v *fullView) needs(d *discovery, name string) bool {
+	for referred := range d.entries[kindListener] {
+		inbound := strings.HasPrefix(referred, inboundPrefix)
+		_, port := splitPort(referred)
+		switch {
+		case name == virtualInbound:
+			if inbound {
+				return true
+			}
+		case !inbound && (name == virtualOutbound || port == "" || strings.HasSuffix(name, "_"+port)):
+			return true
+		}
+	}
+	return false
+}
+
+// index enters the name of a cluster, outbound|port|subset|host, among the
+// ports of its host.
+func (v *fullView) index(name string) {
+	if host, port, ok := servicePort(name); ok {
+		ports := v.ports[host]
+		if at, found := slices.BinarySearchFunc(ports, port, comparePorts); !found {
+			v.ports[host] = slices.Insert(ports, at, port)
+		}
+	}
+}
+
+// unindex is the opposite of index.
+func (v *fullView) unindex(name string) {
+	if host, port, ok := servicePort(name); ok {
+		v.ports[host] = slices.DeleteFunc(v.ports[host], func(p string) bool { return p == port })
+		if len(v.ports[host]) == 0 {
+			delete(v.ports, host)
+		}
+	}
+}
+
+// servicePort splits the name of a cluster that stands for a whole port of a
+// service.
+func servicePort(name string) (host, port string, ok bool) {
+	rest, ok := strings.CutPrefix(name, "outbound|")
+	if !ok {
+		return "", "", false
+	}
+	port, rest, _ = strings.Cut(rest, "|")
+	subset, host, ok := strings.Cut(rest, "|")
+	return host, port, ok && subset == ""
+}
+
+func comparePorts(a, b string) int {
+	if len(a) != len(b) {
+		return len(a) - len(b)
+	}
+	return strings.Compare(a, b)
+}
+
+// removeUnseen drops what a response did not have that has all there is. What
+// has a version need not have been sent again.
+func (v *fullView) removeUnseen(d *discovery, k kind) {
+	for name, h := range v.held[k] {
+		if h.seen != d.round && (!d.delta || h.version == "") {
+			v.gone(d, k, name)
+		}
+	}
+}
+
+// gone drops a listener or cluster.
+func (v *fullView) gone(d *discovery, k kind, name string) {
+	if _, held := v.held[k][name]; !held {
+		return
+	}
+	delete(v.held[k], name)
+	v.stale = true
+	if k == kindListener {
+		return
+	}
+	v.unindex(name)
+	if e := d.entries[k][name]; e != nil {
+		d.absent(e)
+	}
+}
+
+// retained lists what is held, by name.
+func (v *fullView) retained(k kind) []retainedResource {
+	var list []retainedResource
+	for _, name := range slices.Sorted(maps.Keys(v.held[k])) {
+		list = append(list, retainedResource{name, v.held[k][name].version})
+	}
+	return list
+}
+
+// fill makes a wanted entry of what is held.
+func (v *fullView) fill(d *discovery, e *entry) {
+	switch e.kind {
+	case kindListener:
+		v.start(d, kindListener)
+		if !strings.HasPrefix(e.name, inboundPrefix) {
+			v.start(d, kindCluster)
+		}
+		v.derive(d, e)
+	case kindRoute:
+		v.deriveRoute(d, e)
+	case kindCluster:
+		if h := v.held[kindCluster][e.name]; h != nil {
+			d.apply(e, v.version[kindCluster], h.version, h.bytes, h.hash)
+		} else if d.types[kindCluster].answered {
+			d.absent(e)
+		}
+	}
+}
+
+// start sees to it that all resources of a type are asked for.
+func (v *fullView) start(d *discovery, k kind) {
+	if t := &d.types[k]; !t.needed {
+		t.needed, t.dirty = true, true
+	}
+}
+
+// deriveListeners derives all listeners again where something changed.
+func (d *discovery) deriveListeners(k kind) {
+	v := d.view
+	if t := &d.types[k]; !t.answered {
+		t.answered, v.stale = true, true
+	}
+	if !v.stale {
+		return
+	}
+	v.stale = false
+	clear(v.routes)
+	for _, name := range slices.Sorted(maps.Keys(v.held[kindListener])) {
+		for _, route := range v.held[kindListener][name].routes {
+			if _, named := v.routes[route]; !named {
+				v.routes[route] = name
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.entries[kindListener])) {
+		if e := d.entries[kindListener][name]; e != nil {
+			v.derive(d, e)
+		}
+	}
+}
+
+// derive makes the listener that is referred to.
+func (v *fullView) derive(d *discovery, e *entry) {
+	address, inbound := strings.CutPrefix(e.name, inboundPrefix)
+	switch host, port := splitPort(e.name); {
+	case !d.types[kindListener].answered, !inbound && !d.types[kindCluster].answered:
+	case inbound:
+		v.deriveInbound(d, e, address)
+	case port == "":
+		v.deriveFamily(d, e, host)
+	default:
+		v.derivePort(d, e, host, port)
+	}
+}
+
+// deriveFamily makes a listener without a port, which has one member for each
+// port of the service.
+func (v *fullView) deriveFamily(d *discovery, e *entry, host string) {
+	var names []string
+	var members []*entry
+	for _, port := range v.portsOf(host) {
+		names = append(names, host+":"+port)
+		members = append(members, d.want(kindListener, host+":"+port))
+	}
+	if e.status != statusRequested && slices.Equal(names, e.ports) {
+		return
+	}
+	state := resourceState{kind: kindListener, name: e.name, status: statusAccepted, ports: names, version: v.version[kindCluster], since: d.now}
+	if len(names) == 0 {
+		state.status = statusAbsent
+	}
+	e.resourceState = &state
+	d.touch(e)
+	d.link(e, members)
+}
+
+// derivePort makes the listener of one port.
+func (v *fullView) derivePort(d *discovery, e *entry, host, port string) {
+	p, absence := v.passage(d, host, port)
+	if absence != nil {
+		v.refuse(d, e, absence)
+		return
+	}
+	route := p.route()
+	v.passages[route] = p
+	h := v.held[kindListener][v.routes[p.table]]
+	digest := v.digest(d, route, h)
+	if e.status != statusAccepted || e.hash != digest {
+		l := &listener{name: e.name}
+		var ignored []string
+		if h != nil && p.table != "" {
+			got, _ := d.safeDecode(kindListener, h.bytes) // it could be read when it came
+			ignored = got.ignored
+			if f := got.value.(*listener).forwarder(p.table); f != nil {
+				l.forwarding = *f
+			}
+		}
+		l.routeName = route
+		e.hash = digest
+		d.set(e, resourceState{status: statusAccepted, value: l, ignored: ignored, version: v.version[kindListener], since: d.now})
+	}
+	v.deriveRoute(d, d.entries[kindRoute][route])
+}
+
+// digest stands for what a derived listener is made of.
+func (v *fullView) digest(d *discovery, what string, h *holding) uint64 {
+	b := []byte(what)
+	if h != nil {
+		b = binary.LittleEndian.AppendUint64(b, h.hash)
+	}
+	return maphash.Bytes(d.seed, b)
+}
+
+// forwarder is the part of a sidecar's listener that uses a route
+// configuration.
+func (l *listener) forwarder(routeName string) *forwarding {
+	for i := range l.outbound {
+		if http := l.outbound[i].http; http != nil && http.routeName == routeName {
+			return http
+		}
+	}
+	return nil
+}
+
+// refuse applies the mesh's word that there is no such thing.
+func (v *fullView) refuse(d *discovery, e *entry, why *absence) {
+	if e.status != statusAbsent || e.reason != why.reason {
+		e.hash = 0
+		d.set(e, resourceState{status: statusAbsent, reason: why.reason, advice: why.advice, since: d.now})
+	}
+}
+
+// absence is why there is no listener or route.
+type absence struct{ reason, advice string }
+
+// deriveInbound makes the listener of one port that a server listens on: the
+// chain that takes plain-text gRPC there, or the one that demands TLS.
+func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
+	h := v.held[kindListener][virtualInbound]
+	if h == nil {
+		if e.status == statusRequested {
+			d.absent(e)
+		}
+		return
+	}
+	if h.failure != "" && e.rejection != h.failure {
+		d.reject(e, v.version[kindListener], errors.New(h.failure))
+	}
+	digest := v.digest(d, address, h)
+	if h.failure != "" || e.status == statusAccepted && e.hash == digest && e.rejection == "" {
+		return
+	}
+	got, _ := d.safeDecode(kindListener, h.bytes) // it could be read when it came
+	all := got.value.(*listener)
+	to, _ := netip.ParseAddrPort(address)
+	l := &listener{name: e.name}
+	if chain := all.inboundFor(plainGRPC(to)); chain != nil {
+		l.inbound = []filterChain{*chain}
+	} else if chain := all.inboundFor(meshTLS(to)); chain != nil {
+		l.inbound = []filterChain{*chain}
+	}
+	e.hash = digest
+	d.set(e, resourceState{status: statusAccepted, value: l, ignored: got.ignored, version: v.version[kindListener], since: d.now})
+}
+
+// meshTLS are the traits of a connection that another workload of the mesh
+// opens with mutual TLS.
+func meshTLS(to netip.AddrPort) connTraits {
+	return connTraits{to: to, transport: "tls", protocols: []string{"istio-h2", "istio", "h2"}}
+}
+
+// meanings is what a host may stand for, the likeliest first. istiod completes
+// short names in the same way when it makes the domains of virtual hosts.
+func (v *fullView) meanings(host string) []string {
+	host = strings.ToLower(host)
+	labels := strings.Split(host, ".")
+	switch {
+	case len(labels) == 1:
+		return []string{host + "." + v.namespace + ".svc." + v.domain, host}
+	case len(labels) == 2:
+		return []string{host + ".svc." + v.domain, host}
+	case len(labels) == 3 && labels[2] == "svc":
+		return []string{host + "." + v.domain, host}
+	}
+	return []string{host}
+}
+
+// portsOf lists the ports of a host by its clusters, or of the wildcard host
+// that it is one of.
+func (v *fullView) portsOf(host string) []string {
+	for _, meaning := range v.meanings(host) {
+		if ports := v.ports[meaning]; len(ports) > 0 {
+			return ports
+		}
+	}
+	rest := strings.ToLower(host)
+	for {
+		dot := strings.IndexByte(rest, '.')
+		if dot < 0 {
+			return nil
+		}
+		rest = rest[dot+1:]
+		if ports := v.ports["*."+rest]; len(ports) > 0 {
+			return ports
+		}
+	}
+}
+
+// catchAll is the cluster that takes calls to addresses that the mesh does not
+// know; empty where there is none.
+func (v *fullView) catchAll(d *discovery, port string) string {
+	h := v.held[kindListener][virtualOutbound]
+	if h == nil || h.bytes == nil {
+		return ""
+	}
+	got, err := d.safeDecode(kindListener, h.bytes)
+	if err != nil {
+		return ""
+	}
+	n, _ := strconv.ParseUint(port, 10, 16)
+	chain := got.value.(*listener).outboundFor(netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(n)))
+	if chain == nil || len(chain.clusters) == 0 {
+		return ""
+	}
+	return chain.clusters[0].name
+}
