@@ -113,8 +113,8 @@ func (d *discovery) follow(e *entry) {
 	}
 	if e.source != nil {
 		next = append(next, e.source)
-		next = d.followHost(e, next)
 	}
+	next = d.followHost(e, next)
 	d.link(e, next)
 }
 

@@ -24,9 +24,9 @@ var floors = []struct {
 	{"ground", "errors clock backoff telemetry upkeep wire"},
 	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
 	{"model", "resource matcher listener route routepolicy cluster clusterpolicy orca endpoints"},
-	{"decode", "decoding wire_address wire_ads wire_hcm wire_lds wire_rds wire_action wire_policy wire_headers wire_fault wire_match wire_cds wire_balance wire_conn wire_eds coverage coverage_table coverage_fields"},
-	{"state", "discovery snapshot coverage_report"},
-	{"transport", "session stream payload conn orca_client leaf link connage peerlimit"},
+	{"decode", "decoding wire_address wire_ads wire_delta wire_hcm wire_lds wire_rds wire_action wire_policy wire_headers wire_fault wire_match wire_cds wire_balance wire_conn wire_eds coverage coverage_table coverage_fields"},
+	{"state", "discovery chain sotw delta view view_route lookups snapshot coverage_report"},
+	{"transport", "dns session stream payload conn orca_client leaf link connage peerlimit"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker routing planner compile plan"},
 	{"call", "headers retry fault replay govern invoker"},
 	{"serve", "health server dispatch qos qos_access qos_commands explain explain_chain explain_match explain_policy explain_endpoints orca_server"},
@@ -37,6 +37,7 @@ var floors = []struct {
 // ends on Close, as the comment beside it says.
 var owners = map[string]int{
 	"conn.go aside":           1, // closing a connection to an endpoint
+	"dns.go start":            1, // the lookups of one name
 	"proxyless.go Join":       2, // the ADS loop, and upkeep
 	"session.go dial":         1, // a session's receiver
 	"session.go converse":     1, // its sender

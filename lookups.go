@@ -190,12 +190,20 @@ func (d *discovery) assemble(e *entry) {
 		}
 	case waiting:
 	case len(failures) > 0:
-		reason := "looking it up failed: " + strings.Join(failures, "; ")
-		if e.status != statusAbsent || e.reason != reason {
-			d.set(e, resourceState{status: statusAbsent, reason: reason, advice: "check the name, and that this process's DNS server knows it", since: d.now})
-		}
+		d.unresolved(e, strings.Join(failures, "; "))
 	default:
 		d.set(e, resourceState{status: statusAccepted, value: a, since: d.now})
+	}
+}
+
+// unresolved says that no name of an assignment has an address.
+func (d *discovery) unresolved(e *entry, failures string) {
+	reason, advice := "looking it up failed: "+failures, "check the name in the ServiceEntry, and that the DNS server of this process knows it"
+	if strings.HasPrefix(e.name, hostPrefix) {
+		reason, advice = "the mesh knows nothing of that name, and looking it up failed: "+failures, absentAdvice[kindListener]
+	}
+	if e.status != statusAbsent || e.reason != reason {
+		d.set(e, resourceState{status: statusAbsent, reason: reason, advice: advice, since: d.now})
 	}
 }
 

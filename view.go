@@ -303,7 +303,7 @@ func (v *fullView) deriveFamily(d *discovery, e *entry, host string) {
 	}
 	state := resourceState{kind: kindListener, name: e.name, status: statusAccepted, ports: names, version: v.version[kindCluster], since: d.now}
 	if len(names) == 0 {
-		state.status = statusAbsent
+		state.status, state.version = statusAbsent, ""
 	}
 	e.resourceState = &state
 	d.touch(e)

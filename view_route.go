@@ -30,7 +30,9 @@ type rawTable struct {
 func (v *fullView) passage(d *discovery, host, port string) (passage, *absence) {
 	p := passage{host: host, port: port}
 	ports := v.portsOf(host)
-	p.known = slices.Contains(ports, port)
+	if p.known = slices.Contains(ports, port); !p.known && len(ports) > 0 {
+		return p, v.unknown(&p, false)
+	}
 	for _, meaning := range v.meanings(host) {
 		if name := meaning + ":" + port; v.routes[name] != "" {
 			p.table, p.own = name, true
@@ -45,7 +47,7 @@ func (v *fullView) passage(d *discovery, host, port string) (passage, *absence) 
 		return p, nil
 	}
 	p.egress = v.catchAll(d, port)
-	if len(ports) > 0 || p.egress == "" || p.egress == blackHole {
+	if p.egress == "" || p.egress == blackHole {
 		return p, v.unknown(&p, p.egress == blackHole)
 	}
 	return p, nil
@@ -63,7 +65,8 @@ func (p *passage) route() string {
 // to call what it does not know.
 func (v *fullView) unknown(p *passage, forbidden bool) *absence {
 	if ports := v.portsOf(p.host); len(ports) > 0 {
-		return &absence{fmt.Sprintf("the Service has no port %s; it has %s", p.port, strings.Join(ports, ", ")), "name one of its ports"}
+		return &absence{fmt.Sprintf("the Service has no port %s, but %s", p.port, strings.Join(ports, ", ")),
+			"check the port in providedBy: a Service is called by its port, not by the targetPort"}
 	}
 	if forbidden {
 		return &absence{"the mesh knows nothing of that name, and its outbound traffic policy REGISTRY_ONLY forbids calls to what it does not know",
@@ -178,7 +181,7 @@ func (v *fullView) narrow(p *passage, r *routeConfig, hosts []string) *absence {
 	switch {
 	case theRest && p.known:
 		found = nil
-	case !p.known && (found == nil || theRest && (found.name == blockAll || len(v.portsOf(p.host)) > 0)):
+	case !p.known && (found == nil || theRest && found.name == blockAll):
 		return v.unknown(p, found != nil && found.name == blockAll)
 	}
 	if r.virtualHosts = nil; found != nil {
@@ -218,7 +221,6 @@ func concerns(domain []byte, host string) bool {
 // setRoute gives a derived route its value, unless it has that already.
 func (v *fullView) setRoute(d *discovery, e *entry, p *passage, s resourceState, digest uint64) {
 	if e.status == statusAccepted && e.rejection == "" && e.hash == digest {
-		d.out.counts.unchanged++
 		return
 	}
 	d.out.counts.updated++
