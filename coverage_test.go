@@ -181,7 +181,7 @@ func strictMachine(strict bool) (*discovery, time.Time) {
 	d := newDiscovery(time.Minute)
 	d.strict = strict
 	d.refer(now, "l")
-	d.connect(now)
+	d.connect(now, false)
 	l := rawClientListener(nil)
 	d.receive(now, adsResponse{version: "1", nonce: "1", typeURL: kindListener.typeURL(), resources: []rawResource{{typeURL: kindListener.typeURL(), value: l}}})
 	d.take()

@@ -77,7 +77,7 @@ func TestExplicitFieldsWin(t *testing.T) {
 		"NODE_NAME": "no", "ISTIO_META_NETWORK": "no", "ISTIO_META_OTHER": "yes", "ISTIO_META_INSTANCE_IPS": "10.0.0.1",
 	}, map[string]string{istioLabelsFile: `app="no"`})
 	want := literal
-	want.service = "greeting"
+	want.service, want.lean = "greeting", n.lean // by Config.View
 	want.Metadata = maps.Clone(literal.Metadata)
 	want.Metadata["OTHER"] = "yes"
 	if !reflect.DeepEqual(n, want) {
@@ -200,7 +200,7 @@ func TestTheGeneratorIsAlwaysGRPC(t *testing.T) {
 
 func TestMetadataIsPlainJSON(t *testing.T) {
 	type point struct{ X, Y int }
-	n := Node{Metadata: map[string]any{"S": "s", "B": true, "I": 3, "P": point{1, 2}, "L": []string{"a"}, "Z": nil, "BAD": func() {}}}
+	n := Node{lean: true, Metadata: map[string]any{"S": "s", "B": true, "I": 3, "P": point{1, 2}, "L": []string{"a"}, "Z": nil, "BAD": func() {}}}
 	want := map[string]any{"GENERATOR": "grpc", "S": "s", "B": true, "I": 3.0, "P": map[string]any{"X": 1.0, "Y": 2.0}, "L": []any{"a"}, "Z": nil, "BAD": nil}
 	if got := n.message().metadata; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v", got)

@@ -117,7 +117,7 @@ func (v *fullView) hold(d *discovery, k kind, name []byte, version string, raw *
 // read finds out which route configurations a listener names. One that cannot
 // be read stays as it was.
 func (v *fullView) read(d *discovery, h *holding, value []byte) {
-	got, err := d.safeDecode(kindListener, value)
+	got, err := guarded(func() (decoded, error) { return d.decode(kindListener, value) })
 	if err != nil {
 		h.failure = err.Error()
 		return
@@ -323,17 +323,20 @@ func (v *fullView) derivePort(d *discovery, e *entry, host, port string) {
 	digest := v.digest(d, route, h)
 	if e.status != statusAccepted || e.hash != digest {
 		l := &listener{name: e.name}
-		var ignored []string
+		var got decoded
 		if h != nil && p.table != "" {
-			got, _ := d.safeDecode(kindListener, h.bytes) // it could be read when it came
-			ignored = got.ignored
+			var err error
+			if got, err = d.safeDecode(kindListener, h.bytes); err != nil {
+				d.reject(e, v.version[kindListener], err) // by strict mode: it could be read when it came
+				return
+			}
 			if f := got.value.(*listener).forwarder(p.table); f != nil {
 				l.forwarding = *f
 			}
 		}
 		l.routeName = route
 		e.hash = digest
-		d.set(e, resourceState{status: statusAccepted, value: l, ignored: ignored, version: v.version[kindListener], since: d.now})
+		d.set(e, resourceState{status: statusAccepted, value: l, applied: got.applied, ignored: got.ignored, version: v.version[kindListener], since: d.now})
 	}
 	v.deriveRoute(d, d.entries[kindRoute][route])
 }
@@ -386,7 +389,11 @@ func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
 	if h.failure != "" || e.status == statusAccepted && e.hash == digest && e.rejection == "" {
 		return
 	}
-	got, _ := d.safeDecode(kindListener, h.bytes) // it could be read when it came
+	got, err := d.safeDecode(kindListener, h.bytes)
+	if err != nil { // by strict mode: it could be read when it came
+		d.reject(e, v.version[kindListener], err)
+		return
+	}
 	all := got.value.(*listener)
 	to, _ := netip.ParseAddrPort(address)
 	l := &listener{name: e.name}
@@ -396,7 +403,7 @@ func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
 		l.inbound = []filterChain{*chain}
 	}
 	e.hash = digest
-	d.set(e, resourceState{status: statusAccepted, value: l, ignored: got.ignored, version: v.version[kindListener], since: d.now})
+	d.set(e, resourceState{status: statusAccepted, value: l, applied: got.applied, ignored: got.ignored, version: v.version[kindListener], since: d.now})
 }
 
 // meshTLS are the traits of a connection that another workload of the mesh
@@ -449,7 +456,7 @@ func (v *fullView) catchAll(d *discovery, port string) string {
 	if h == nil || h.bytes == nil {
 		return ""
 	}
-	got, err := d.safeDecode(kindListener, h.bytes)
+	got, err := d.decode(kindListener, h.bytes) // it could be read when it came
 	if err != nil {
 		return ""
 	}

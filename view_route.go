@@ -154,18 +154,32 @@ func (v *fullView) deriveRoute(d *discovery, e *entry) string {
 	digest.SetSeed(d.seed)
 	got, err := d.safeDecodeTable(t.table.bytes, hosts, &digest)
 	if err != nil {
-		if e.rejection != err.Error() {
-			d.reject(e, t.version, err)
-		}
-		return err.Error()
+		return v.rejectRoute(d, e, t, err)
 	}
 	r := got.value.(*routeConfig)
 	if absence := v.narrow(&p, r, hosts); absence != nil {
 		v.refuse(d, e, absence)
 		return ""
 	}
-	v.setRoute(d, e, &p, resourceState{value: r, ignored: got.ignored, version: t.version}, digest.Sum64())
+	if len(r.virtualHosts) == 0 {
+		_ = digest.WriteByte(0)
+	}
+	sum := digest.Sum64()
+	if e.status == statusAccepted && e.rejection == "" && e.hash == sum {
+		return ""
+	}
+	if err := d.survey.complete(kindRoute, t.table.bytes, &got, d.strict); err != nil {
+		return v.rejectRoute(d, e, t, err)
+	}
+	v.setRoute(d, e, &p, resourceState{value: r, applied: got.applied, ignored: got.ignored, version: t.version}, sum)
 	return ""
+}
+
+func (v *fullView) rejectRoute(d *discovery, e, t *entry, err error) string {
+	if e.rejection != err.Error() {
+		d.reject(e, t.version, err)
+	}
+	return err.Error()
 }
 
 // narrow leaves a route configuration the one virtual host that is meant, or
@@ -194,20 +208,11 @@ func (v *fullView) narrow(p *passage, r *routeConfig, hosts []string) *absence {
 func isCatchAll(h *virtualHost) bool { return slices.Contains(h.domains, "*") }
 
 // safeDecodeTable decodes the virtual hosts that some host may mean.
-func (d *discovery) safeDecodeTable(table []byte, hosts []string, digest *maphash.Hash) (got decoded, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("decoding failed: %v", p)
-		}
-	}()
-	return d.decodeTable(table, func(domain []byte) bool {
-		for _, host := range hosts {
-			if concerns(domain, host) {
-				return true
-			}
-		}
-		return false
-	}, digest)
+func (d *discovery) safeDecodeTable(table []byte, hosts []string, digest *maphash.Hash) (decoded, error) {
+	wanted := func(domain []byte) bool {
+		return slices.ContainsFunc(hosts, func(host string) bool { return concerns(domain, host) })
+	}
+	return guarded(func() (decoded, error) { return d.decodeTable(table, wanted, digest) })
 }
 
 // concerns says that a host is in a domain, which is in any case.
@@ -218,11 +223,8 @@ func concerns(domain []byte, host string) bool {
 	return domainRank(strings.ToLower(string(domain)), host) > 0
 }
 
-// setRoute gives a derived route its value, unless it has that already.
+// setRoute gives a derived route its value.
 func (v *fullView) setRoute(d *discovery, e *entry, p *passage, s resourceState, digest uint64) {
-	if e.status == statusAccepted && e.rejection == "" && e.hash == digest {
-		return
-	}
 	d.out.counts.updated++
 	r := s.value.(*routeConfig)
 	r.settled, r.authority = true, p.host+":"+p.port
@@ -235,12 +237,16 @@ func (v *fullView) setRoute(d *discovery, e *entry, p *passage, s resourceState,
 // no listener names one: the port of a service that is no HTTP has no virtual
 // host, and what the mesh does not know goes where the mesh lets it go.
 func (v *fullView) deriveRouteless(d *discovery, e *entry, p *passage) {
+	digest := maphash.String(d.seed, p.egress)
+	if e.status == statusAccepted && e.hash == digest {
+		return
+	}
 	r := &routeConfig{name: e.name}
 	if p.egress != "" {
 		r.virtualHosts = []virtualHost{{name: allowAny, domains: []string{"*"}, routes: []route{{name: allowAny,
 			clusters: []weightedCluster{{name: p.egress, weight: 1}}, total: 1}}}}
 	}
-	v.setRoute(d, e, p, resourceState{value: r, version: v.version[kindListener]}, maphash.String(d.seed, p.egress))
+	v.setRoute(d, e, p, resourceState{value: r, version: v.version[kindListener]}, digest)
 }
 
 // followHost adds the address that a derived route's calls name, where one of

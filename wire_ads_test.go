@@ -97,7 +97,7 @@ func TestResponse(t *testing.T) {
 		num(3, 1).text(4, clusters).text(5, "nonce").msg(6, rawProto{}.text(1, "istiod"))
 	want := adsResponse{version: "2026-01-01/4", nonce: "nonce", typeURL: clusters, resources: []rawResource{
 		{typeURL: clusters, value: cluster},
-		{typeURL: clusters, name: "outbound|80||web.demo.svc.cluster.local", value: cluster},
+		{typeURL: clusters, name: "outbound|80||web.demo.svc.cluster.local", version: "7", value: cluster},
 	}}
 	got, err := decodeADSResponse(raw)
 	if err != nil || !reflect.DeepEqual(got, want) {
