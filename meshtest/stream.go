@@ -160,9 +160,11 @@ func (s *stream) answer(ss grpc.ServerStream, q Request) error {
 	}
 	var responses [][]byte
 	if w != nil && w.owing() {
-		responses = append(responses, s.responseLocked(w))
+		r := s.responseLocked(w)
+		responses = append(responses, r)
 		// Clusters wait for their endpoints, which the client may not ask for again.
-		if e := s.watches[ClusterLoadAssignmentType]; s.delta && q.TypeURL == ClusterType && e != nil {
+		e := s.watches[ClusterLoadAssignmentType]
+		if s.delta && q.TypeURL == ClusterType && r != nil && e != nil {
 			e.owesAll = true
 			responses = append(responses, s.responseLocked(e))
 		}
