@@ -61,6 +61,7 @@ type tier struct {
 	// others are the indexes of its endpoints that the mesh does not call usable,
 	// where some rule may choose them; total counts them in any case.
 	others     []uint32
+	panicking  atomic.Bool // they are chosen now
 	total      uint64
 	localities []locality
 	// blocked is when a search first found none of the tier ready, in unix
@@ -220,11 +221,24 @@ func (s *endpointSet) hopeful(t *tier) bool {
 		if s.hosts != nil && s.hosts[t.first+i].ejected.Load() {
 			continue
 		}
-		if c := s.slots[t.first+i].Load(); c == nil || cellState(c.state.Load()) != cellFailed {
+		if s.mayRise(t.first + i) {
 			return true
 		}
 	}
+	if t.panicking.Load() {
+		for _, at := range t.others {
+			if s.mayRise(uint64(at)) {
+				return true
+			}
+		}
+	}
 	return false
+}
+
+// mayRise says that the latest attempt to connect has not failed.
+func (s *endpointSet) mayRise(at uint64) bool {
+	c := s.slots[at].Load()
+	return c == nil || cellState(c.state.Load()) != cellFailed
 }
 
 // wake dials an endpoint that never was, and says whether it did.

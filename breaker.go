@@ -1,6 +1,10 @@
 package proxyless
 
-import "sync/atomic"
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
 
 // breaker is the circuit breakers of a cluster (Cluster.circuit_breakers of
 // Envoy, gRFC A32): counts of what is under way in this process, shared by all
@@ -66,12 +70,8 @@ func (st *clusterState) mayConnect() bool {
 func (st *clusterState) connections() (n int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if len(st.sets) == 0 {
-		return 0
-	}
-	s := st.sets[len(st.sets)-1]
-	for i := range s.slots {
-		if c := s.slots[i].Load(); c != nil {
+	for i := range st.order {
+		if c := st.cellOf(i); c != nil {
 			n += int64(c.links.Load())
 		}
 	}
@@ -86,7 +86,7 @@ func (st *clusterState) admitRetry() bool {
 		return true
 	}
 	b := &st.breaker
-	return b.retries.Add(1) <= b.mostRetries() || over(&b.retries, &b.refused.retries)
+	return b.retries.Add(1) <= st.mostRetries() || over(&b.retries, &b.refused.retries)
 }
 
 // leaveRetry counts a retry out that was admitted.
@@ -98,7 +98,8 @@ func (st *clusterState) leaveRetry() {
 
 // mostRetries is how many retries there may be now. A budget is a share of the
 // calls that are in flight or wait.
-func (b *breaker) mostRetries() int64 {
+func (st *clusterState) mostRetries() int64 {
+	b := &st.breaker
 	l := b.limits.Load()
 	if !l.hasBudget {
 		return int64(l.retries)
@@ -112,6 +113,31 @@ func over(count *atomic.Int64, refused *atomic.Uint64) bool {
 	count.Add(-1)
 	refused.Add(1)
 	return false
+}
+
+// words are for people: what the state counts now, and what it refused.
+func (st *clusterState) words() []string {
+	s, l := st.stats(), st.breaker.limits.Load()
+	var w []string
+	add := func(name string, now int64, most uint32, refused uint64) {
+		if most != noLimit {
+			w = append(w, fmt.Sprintf("%d of %d %s, %d refused so far", now, most, name, refused))
+		}
+	}
+	add("calls in flight", s.Requests, l.requests, s.Refused.Requests)
+	add("calls waiting", s.Pending, l.pending, s.Refused.Pending)
+	if l != &unlimited {
+		add("retries", s.Retries, uint32(min(st.mostRetries(), noLimit)), s.Refused.Retries)
+	}
+	add("connections", s.Connections, l.connections, s.Refused.Connections)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, h := range st.order {
+		if h.out.Load() {
+			w = append(w, fmt.Sprintf("%s ejected since %s for %s", h.addr, h.since.Format(time.TimeOnly), causeNames[h.cause]))
+		}
+	}
+	return w
 }
 
 // breakerStats is what a breaker counts now and has refused so far.

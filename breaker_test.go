@@ -274,3 +274,14 @@ func TestLoadIsShed(t *testing.T) {
 		t.Errorf("%v; %+v", err, v.mesh.Stats())
 	}
 }
+
+func TestTheStateOfProtectionIsSaid(t *testing.T) {
+	s := outlierSet(t, 3, outlierDefaults(nil))
+	s.state.configure(&cluster{outlier: outlierDefaults(nil), limits: &breakers{requests: 7, pending: noLimit, retries: 2, connections: noLimit}})
+	s.state.breaker.admit()
+	s.eject(1)
+	text := strings.Join(s.state.words(), "; ")
+	if !containsAll(text, "1 of 7 calls in flight, 0 refused", "0 of 2 retries", testAddr(1).String()+" ejected since", "consecutive 5xx") || strings.Contains(text, "waiting") {
+		t.Error(text)
+	}
+}

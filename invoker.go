@@ -400,13 +400,21 @@ func (inv *Invoker) warm(ctx context.Context) error {
 func (p *plan) warm() bool {
 	connecting, ready := false, false
 	for _, s := range p.sets {
+		warm := func(at uint64) {
+			s.wake(at)
+			if c := s.slots[at].Load(); c != nil {
+				connecting = connecting || cellState(c.state.Load()) == cellConnecting
+				ready = ready || c.ready.Load() != nil
+			}
+		}
 		for i := range s.tiers {
 			t := &s.tiers[i]
 			for at := t.first; at < t.first+min(t.count, warmed); at++ {
-				s.wake(at)
-				if c := s.slots[at].Load(); c != nil {
-					connecting = connecting || cellState(c.state.Load()) == cellConnecting
-					ready = ready || c.ready.Load() != nil
+				warm(at)
+			}
+			if t.panicking.Load() {
+				for _, at := range t.others[:min(len(t.others), warmed)] {
+					warm(uint64(at))
 				}
 			}
 		}

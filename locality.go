@@ -34,7 +34,7 @@ type loads struct {
 func (s *endpointSet) search(c choice, dialled bool) (uint64, *cell) {
 	if l := s.loads.Load(); l != nil {
 		i := l.draw(c)
-		if l.panic[i] && len(s.tiers[i].others) > 0 {
+		if s.tiers[i].panicking.Load() {
 			if at, found := s.pickRegardless(&s.tiers[i], &dialled); found != nil {
 				return at, found
 			}
@@ -91,7 +91,7 @@ func (s *endpointSet) pickIn(t *tier, c choice, dialled bool) (uint64, *cell) {
 
 // pickRegardless lets endpoints that the mesh does not call usable have their
 // turn in panic. It returns nil where it is not theirs, or where the one whose
-// turn it is has no connection.
+// turn it is has no connection and there are better ones.
 func (s *endpointSet) pickRegardless(t *tier, dialled *bool) (uint64, *cell) {
 	n := rand.Uint64N(t.total)
 	if n >= uint64(len(t.others)) {
@@ -102,6 +102,14 @@ func (s *endpointSet) pickRegardless(t *tier, dialled *bool) (uint64, *cell) {
 		return at, c
 	}
 	*dialled = *dialled || s.wake(at)
+	if t.count > 0 {
+		return 0, nil
+	}
+	for _, at := range t.others {
+		if c := s.usable(uint64(at)); c != nil {
+			return uint64(at), c
+		}
+	}
 	return 0, nil
 }
 
@@ -218,6 +226,10 @@ func (s *endpointSet) weigh() {
 		s.settle(time.Now())
 	}
 	l := s.spread()
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		t.panicking.Store(l != nil && l.panic[i] && len(t.others) > 0)
+	}
 	s.loads.Store(l)
 	var even, two *tier
 	if l == nil && len(s.tiers) > 0 && !s.balance.varies() && s.tiers[0].first == 0 {

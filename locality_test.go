@@ -1,8 +1,10 @@
 package proxyless
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -189,11 +191,46 @@ func TestALocalityThatLostEndpointsCountsLess(t *testing.T) {
 		t.Errorf("all healthy: %v", n)
 	}
 	s.eject(0)
-	if n := s.count(t, 10_000)[testAddr(1)]; n < 4070 || n > 4170 {
+	if n := s.count(t, 10_000)[testAddr(1)]; n < 4110 || n > 4126 {
 		t.Errorf("the rest of the first locality has %d of 10 000, want 4118", n)
 	}
 	s.readmit(0)
 	if n := s.count(t, 10_000); n[testAddr(0)]+n[testAddr(1)] < 4950 || n[testAddr(0)]+n[testAddr(1)] > 5050 {
 		t.Errorf("all healthy again: %v", n)
+	}
+}
+
+// TestInPanicUnhealthyEndpointsAreDialledAndCalled: there is nobody else.
+func TestInPanicUnhealthyEndpointsAreDialledAndCalled(t *testing.T) {
+	v := newServed(t, 3, func(context.Context) error { return nil })
+	v.reassign(func(c *cluster, a *assignment) {
+		c.panic = 50
+		for _, e := range a.endpoints {
+			e.health = healthUnhealthy
+			a.others = append(a.others, otherEndpoint{endpoint: e})
+		}
+		a.endpoints = nil
+		a.localities = []locality{{others: 3}}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := v.inv.warm(ctx); err != nil {
+		t.Error(err)
+	}
+	for range 20 {
+		if err := v.call(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestNoPanicWhileTheNextPriorityMakesUpForIt: few are healthy in the first, but
+// together there are enough.
+func TestNoPanicWhileTheNextPriorityMakesUpForIt(t *testing.T) {
+	s := priorities(func(c *cluster, _ *assignment) { c.panic = 50 }, [2]int{1, 9}, [2]int{10, 0})
+	for addr := range s.count(t, 2000) {
+		if addr.Compare(testAddr(1)) >= 0 && addr.Compare(testAddr(9)) <= 0 {
+			t.Fatalf("%s is unhealthy and has calls", addr)
+		}
 	}
 }

@@ -97,19 +97,31 @@ func leastSuccess(records []record, factor float64) float64 {
 	return mean - factor*math.Sqrt(squares/n)
 }
 
+// cellOf returns the cell of a host; nil where it has none. st.mu is held.
+func (st *clusterState) cellOf(i int) *cell {
+	if len(st.sets) == 0 {
+		return nil
+	}
+	newest := st.sets[len(st.sets)-1]
+	for _, s := range st.sets { // references that choose in ways of their own have sets of their own
+		if s.from == newest.from && i < len(s.slots) {
+			if c := s.slots[i].Load(); c != nil {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
 // missed counts failures to connect since the last sweep. No call saw them,
 // since picks pass over what is not ready.
 func (st *clusterState) missed(r *outlierRules, now time.Time) {
-	if len(st.sets) == 0 {
-		return
-	}
-	s := st.sets[len(st.sets)-1]
 	v := verdictGateway
 	if r.split {
 		v = verdictLocal
 	}
-	for i, h := range s.hosts {
-		c := s.slots[i].Load()
+	for i, h := range st.order {
+		c := st.cellOf(i)
 		if c == nil {
 			continue
 		}
