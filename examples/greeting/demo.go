@@ -63,6 +63,7 @@ func (d *demo) config(application, name string, p place) proxyless.Config {
 		Application:   application,
 		ControlPlanes: []string{d.control.Addr()},
 		PlainText:     true,
+		View:          d.view,
 		Node:          proxyless.Node{IP: p.host, Pod: name, Namespace: namespace},
 		Host:          p.host,
 		Port:          p.port,

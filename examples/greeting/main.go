@@ -2,7 +2,7 @@
 // providers and a consumer, each with a mesh of its own, meet on loopback
 // addresses and greet until they are interrupted or -n calls are made.
 //
-//	go run ./examples/greeting [-n calls] [-interval 100ms] [-v]
+//	go run ./examples/greeting [-n calls] [-interval 100ms] [-lean] [-v]
 package main
 
 import (
@@ -17,16 +17,23 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/proxyless/proxyless"
 )
 
 func main() {
 	calls := flag.Int("n", 0, "`calls` to make; 0 means until interrupted")
 	interval := flag.Duration("interval", 100*time.Millisecond, "pause between two calls")
+	lean := flag.Bool("lean", false, "ask the control plane for what it makes for gRPC clients, not for what a sidecar gets")
 	verbose := flag.Bool("v", false, "log all that the meshes say")
 	flag.Parse()
 	level := slog.LevelWarn
 	if *verbose {
 		level = slog.LevelDebug
+	}
+	view := proxyless.ViewFull
+	if *lean {
+		view = proxyless.ViewLean
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -34,6 +41,7 @@ func main() {
 	err := run(ctx, settings{
 		calls:    *calls,
 		interval: *interval,
+		view:     view,
 		out:      os.Stdout,
 		logger:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 		listen:   net.Listen,
@@ -48,6 +56,7 @@ func main() {
 type settings struct {
 	calls    int
 	interval time.Duration
+	view     proxyless.View
 	out      io.Writer // takes whole lines, from several goroutines
 	logger   *slog.Logger
 	listen   listenFunc // finds out which addresses can be had

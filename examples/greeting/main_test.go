@@ -13,12 +13,22 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/proxyless/proxyless"
 )
 
 func TestTheConsumerHearsFromBothProvidersInTurn(t *testing.T) {
+	for _, view := range []proxyless.View{proxyless.ViewFull, proxyless.ViewLean} {
+		t.Run(view.String(), func(t *testing.T) { hearFromBoth(t, view) })
+	}
+}
+
+func hearFromBoth(t *testing.T, view proxyless.View) {
 	noGoroutineLeft(t)
 	out := &transcript{}
-	if err := run(t.Context(), testSettings(t, out, net.Listen)); err != nil {
+	s := testSettings(t, out, net.Listen)
+	s.view = view
+	if err := run(t.Context(), s); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	hosts := inTurn(t, out)
@@ -62,7 +72,7 @@ func TestAnInterruptEndsTheDemoWithoutAnError(t *testing.T) {
 
 func testSettings(t *testing.T, out *transcript, listen listenFunc) settings {
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	return settings{calls: 6, interval: time.Millisecond, out: out, logger: logger, listen: listen}
+	return settings{view: proxyless.ViewFull, calls: 6, interval: time.Millisecond, out: out, logger: logger, listen: listen}
 }
 
 var result = regexp.MustCompile(`(?m)^result: hello, xDS Consumer! from host: (\S+)$`)
