@@ -73,9 +73,15 @@
 // # Operating it
 //
 // The QoS port, 22222, answers probes (/live, /ready, /startup) and commands
-// (/ls, /offline, /online, /config, /snapshot, /help). What changes something
-// is open to the host itself only. gRPC's health service mirrors readiness.
-// [Mesh.Stats] has the counters.
+// (/ls, /offline, /online, /config, /snapshot, /coverage, /explain, /help). What
+// changes something is open to the host itself only. gRPC's health service
+// mirrors readiness. [Mesh.Stats] has the counters.
+//
+// Policy of the mesh that is not applied is never dropped in silence:
+// [Mesh.Coverage] and /coverage list, for each resource, the paths of the fields
+// that are applied, ignored and rejected, and Config.Strict refuses a resource
+// of which something is ignored. [Mesh.Explain] and /explain tell where one
+// call would go, and why it would not go elsewhere.
 //
 // # Errors
 //

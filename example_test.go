@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+
 	"github.com/proxyless/proxyless"
 	"github.com/proxyless/proxyless/examples/greeting/greetpb"
 	"github.com/proxyless/proxyless/meshtest"
@@ -178,4 +180,32 @@ func ExampleMesh_QoSAddr() {
 	// /live 200
 	// /startup 200
 	// /ready 503
+}
+
+// Explain says where a call would go, and why it would not go elsewhere.
+func ExampleMesh_Explain() {
+	cp, err := meshtest.Start()
+	if err != nil {
+		panic(err)
+	}
+	defer cp.Close()
+	jason := []meshtest.HeaderMatch{{Name: "user", Value: "jason"}}
+	cluster := []meshtest.WeightedCluster{{Name: "outbound|50052||greetings.demo.svc.cluster.local"}}
+	cp.SetService(meshtest.Service{Name: "greetings", Namespace: "demo", Ports: []meshtest.Port{{Name: "grpc-tri", Number: 50052}},
+		Routes: []meshtest.Route{{Name: "for-jason", Headers: jason, Clusters: cluster}, {Name: "for-all", Clusters: cluster}}})
+	mesh, err := proxyless.Join(context.Background(), member(cp, "consumer"))
+	if err != nil {
+		panic(err)
+	}
+	defer mesh.Close()
+	x, err := mesh.Explain(context.Background(), "greetings", greetings+"/sayHello", metadata.Pairs("user", "ann"))
+	if err != nil {
+		panic(err)
+	}
+	for _, r := range x.Routes {
+		fmt.Printf("%s takes %v of the calls %s\n", r.Name, r.Share, r.Reason)
+	}
+	// Output:
+	// for-jason takes 0 of the calls header user is "jason": the call has "ann"
+	// for-all takes 1 of the calls
 }

@@ -126,7 +126,10 @@ func (x *explaining) virtualHosts(l *listener) {
 	if routes == nil {
 		return
 	}
-	winner := matchDomain(routes.virtualHosts, x.plan.name)
+	winner := x.plan.virtualHost // the plan's, where it has one: it is what calls go by
+	if winner == nil {
+		winner = matchDomain(routes.virtualHosts, x.plan.name)
+	}
 	found := false
 	for i := range routes.virtualHosts {
 		v := &routes.virtualHosts[i]
@@ -134,14 +137,11 @@ func (x *explaining) virtualHosts(l *listener) {
 		if !n.Taken {
 			n.Reason = domainObjection(v, winner, x.plan.name)
 		}
-		found = found || v == x.plan.virtualHost
+		found = found || n.Taken
 		x.out.VirtualHosts = append(x.out.VirtualHosts, n)
 	}
-	if kept := x.plan.virtualHost; kept != nil && !found {
-		for i := range x.out.VirtualHosts {
-			x.out.VirtualHosts[i].Taken = false
-		}
-		x.out.VirtualHosts = append(x.out.VirtualHosts, ExplainedName{Name: kept.name, Taken: true, Reason: "of the last whole configuration: the new one has gaps"})
+	if winner != nil && !found {
+		x.out.VirtualHosts = append(x.out.VirtualHosts, ExplainedName{Name: winner.name, Taken: true, Reason: "of the last whole configuration: the new one has gaps"})
 	}
 }
 
@@ -214,7 +214,7 @@ func (x *explaining) cluster(c *plannedCluster, share float64) ExplainedCluster 
 	x.ignored(x.snap.get(kindEndpoints, c.set.from.cluster))
 	x.endpoints(c.set, &row)
 	if c.policy != nil {
-		row.Policies = append(c.policy.words(), row.Policies...)
+		row.Policies = append([]string{"in place of the route's: " + strings.Join(c.policy.words(), "; ")}, row.Policies...)
 	}
 	return row
 }

@@ -16,7 +16,7 @@ var healthWords = [...]string{healthUnknown: "health unknown", healthHealthy: "h
 // endpoints explains the endpoints of a set, and what a call would fail with
 // where none of them takes it. It dials nothing.
 func (x *explaining) endpoints(s *endpointSet, to *ExplainedCluster) {
-	to.Balancer, to.Policies = balancerNames[s.balance.policy], s.cluster.words()
+	to.Balancer, to.Policies = balancerNames[s.balance.policy], s.cluster.words(&s.balance)
 	for _, d := range s.drops {
 		to.Policies = append(to.Policies, fmt.Sprintf("%s of the calls are dropped for %s", perMillion(d.share), d.category))
 	}

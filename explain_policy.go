@@ -144,13 +144,18 @@ func (t *policyText) rewrite(r *authorityRewrite) {
 var balancerNames = [...]string{lbRoundRobin: "round robin", lbLeastRequest: "least request", lbRandom: "random", lbRingHash: "ring hash",
 	lbMaglev: "Maglev", lbPickFirst: "pick first", lbReported: "round robin by reported load", lbShortestReply: "shortest response", lbP2C: "two choices"}
 
-// words says in words what a cluster asks for.
-func (c *cluster) words() []string {
+// words says in words what a cluster asks for; b is how its endpoints are chosen,
+// which a reference may have a word in.
+func (c *cluster) words(b *balancing) []string {
 	var t policyText
 	if l := c.limits; l != nil {
-		limits := slices.DeleteFunc([]string{limitText("connections", l.connections), limitText("waiting calls", l.pending),
-			limitText("calls", l.requests), limitText("retries", l.retries)}, func(s string) bool { return s == "" })
-		t.say("limits: %s%s", strings.Join(limits, ", "), either(l.hasBudget, "retries by budget of "+percent(l.budget/1), ""))
+		limits := []string{limitText("connections", l.connections), limitText("waiting calls", l.pending), limitText("calls", l.requests)}
+		if l.hasBudget {
+			limits = append(limits, "retries for "+percent(l.budget)+" of the calls")
+		} else {
+			limits = append(limits, limitText("retries", l.retries))
+		}
+		t.say("at most %s", strings.Join(slices.DeleteFunc(limits, func(s string) bool { return s == "" }), ", "))
 	}
 	if o := c.outlier; o != nil {
 		t.say("outlier detection every %s, ejecting at most %d %% for %s", o.interval, o.maxEjected, o.baseTime)
@@ -161,11 +166,11 @@ func (c *cluster) words() []string {
 	if c.weighted {
 		t.say("localities by weight")
 	}
-	if w := c.balance.slow.window; w > 0 {
-		t.say("slow start over %s", w)
+	if b.slow.window > 0 {
+		t.say("slow start over %s", b.slow.window)
 	}
-	if c.balance.subset > 0 {
-		t.say("%d of the endpoints", c.balance.subset)
+	if b.subset > 0 {
+		t.say("%d of the endpoints of each priority", b.subset)
 	}
 	s := &c.conn
 	for _, d := range []struct {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/proxyless/proxyless/meshtest"
@@ -330,5 +331,48 @@ func TestQoSExplain(t *testing.T) {
 	}
 	if code, _ := (askQoS{target: "/explain?service=a&method=b", from: "10.0.0.1:1"}).of(q.handler()); code != 403 {
 		t.Error(code)
+	}
+}
+
+// TestExplainNamesEachPolicyInForce: of the route, and of the cluster.
+func TestExplainNamesEachPolicyInForce(t *testing.T) {
+	share := uint32(250_000)
+	f := fedWith(meshtest.Route{
+		Name: "all", Clusters: fedTo, Timeout: 2 * time.Second,
+		Retry:          &meshtest.RetryPolicy{On: "unavailable,connect-failure", Retries: 3, PerTryTimeout: time.Second, PreviousHosts: true},
+		Fault:          &meshtest.Fault{Delay: 5 * time.Second, DelayShare: 100_000, AbortGRPC: codes.Aborted, AbortShare: 10_000},
+		Mirrors:        []meshtest.Mirror{{Cluster: fedCluster, Share: &share}},
+		Hash:           []meshtest.HashPolicy{{Header: "user"}},
+		RequestHeaders: meshtest.HeaderMutation{Set: []meshtest.Header{{Name: "x-team", Value: "blue"}}, Remove: []string{"x-debug"}},
+		HostRewrite:    "elsewhere",
+	})
+	x := f.explained("/a/b", nil)
+	if len(x.Routes) != 1 {
+		t.Fatalf("%s", x)
+	}
+	got := strings.Join(x.Routes[0].Policies, "\n")
+	for _, want := range []string{
+		"time limit 2s", "retry up to 3 times on connect-failure, Unavailable, each try within 1s, not where it was tried",
+		"fault: 10 % of the calls are delayed by 5s", "fault: 1 % of the calls fail with Aborted", "mirror 25 % to " + fedCluster,
+		"hash by header user", `request headers: without x-debug, set x-team="blue"`, "authority becomes elsewhere",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	c := cluster{limits: &breakers{connections: 5, pending: noLimit, requests: 7, hasBudget: true, budget: 0.2}, panic: 30,
+		outlier: &outlierDetection{interval: time.Second, maxEjected: 10, baseTime: time.Minute}, conn: connSettings{connectTimeout: time.Second}}
+	got = strings.Join(c.words(&balancing{subset: 4}), "\n")
+	want := "at most 5 connections, 7 calls, retries for 20 % of the calls\noutlier detection every 1s, ejecting at most 10 % for 1m0s\npanic below 30 % healthy\n4 of the endpoints of each priority\nconnect timeout 1s"
+	if got != want {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestPercent(t *testing.T) {
+	for share, want := range map[float64]string{0: "0 %", 1: "100 %", 0.5: "50 %", 0.125: "12.5 %", 1.0 / 3: "33.33 %", 0.1: "10 %"} {
+		if got := percent(share); got != want {
+			t.Errorf("%v: %s", share, got)
+		}
 	}
 }
