@@ -66,7 +66,8 @@ type Config struct {
 	ResourceTimeout time.Duration
 	// Strict refuses (NACK) a resource that carries policy which is not applied,
 	// where otherwise the rest of it is applied and [Mesh.Coverage] tells. The
-	// last good one stays in force; what has none cannot be called.
+	// last good one stays in force; what has none cannot be called. TLS that the
+	// mesh offers to some endpoints, and does not demand, is no reason.
 	// dubbo.registry.strict, which is no key of Dubbo's own.
 	Strict bool
 	// View is what istiod is asked for. dubbo.registry.view=full or lean, which

@@ -74,11 +74,16 @@ func (s *surveyor) learn(path string, field coverageField) *pathNode {
 func (s *surveyor) complete(k kind, value []byte, got *decoded, strict bool) error {
 	c := s.survey(k, value, got)
 	got.applied, got.ignored = c.applied, c.ignored
-	if strict && len(c.ignored) > 0 {
-		return &ignoredError{c.ignored}
+	if demands := slices.DeleteFunc(slices.Clone(c.ignored), isOffer); strict && len(demands) > 0 {
+		return &ignoredError{demands}
 	}
 	return nil
 }
+
+// isOffer says that a path is of what the mesh offers and does not demand: TLS
+// to those endpoints that speak it, which Istio offers in every cluster of a
+// sidecar. Strict mode lets it pass.
+func isOffer(path string) bool { return path == "transport_socket_matches" }
 
 // ignoredError refuses a resource in strict mode.
 type ignoredError struct{ fields []string }

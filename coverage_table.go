@@ -41,6 +41,7 @@ var coverageTypes = sync.OnceValue(func() map[string]string {
 //	!          ignored: policy that is not applied
 //	!0         ignored where it is not an explicit zero
 //	-          neutral
+//	=          neutral unless the decoder notes it, which judges by the value
 //	Name       look into it: a message of the table
 //	?          look into it: an Any
 //	?{}        look into it: a map to Any
@@ -76,7 +77,7 @@ func (f *coverageField) mark(word string) {
 		f.ignored = true
 	case "!0":
 		f.ignored, f.unlessZero = true, true
-	case "-":
+	case "-", "=":
 		f.neutral = true
 	case "?":
 		f.packed = true

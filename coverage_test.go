@@ -220,6 +220,14 @@ func TestStrictRefusesWhatIsIgnored(t *testing.T) {
 	}
 }
 
+// TestStrictLetsOffersPass: else no cluster of a sidecar would be accepted.
+func TestStrictLetsOffersPass(t *testing.T) {
+	got := decoded{ignored: []string{"transport_socket_matches"}}
+	if err := newSurveyor().complete(kindCluster, rawProto{}.text(1, "c"), &got, true); err != nil || len(got.ignored) != 1 {
+		t.Error(err, got.ignored)
+	}
+}
+
 func TestWhatIsIgnoredIsAppliedAroundUnlessStrict(t *testing.T) {
 	d, now := strictMachine(false)
 	if nack := d.receiveRoutes(now, "1", rawHosts(limitedHost("a"))); nack != "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -135,6 +136,9 @@ func (x *explorer) field(root proto.Message, path []step, m protoreflect.Message
 		noticed := a.err != "" || !reflect.DeepEqual(a.value, b.value)
 		found.noted = found.noted || !slices.Equal(a.notes, b.notes)
 		counts = counts || noticed
+		if blind == 0 && variant.foreign && !noticed && slices.Equal(a.notes, b.notes) && !proto.Equal(before, after) {
+			x.t.Errorf("%s: an extension of an unknown type is passed over in silence", f.FullName())
+		}
 		if a.err != "" || variant.clears || !x.enters(f, path) {
 			continue
 		}
@@ -240,6 +244,7 @@ func alterIn(m protoreflect.Message, path []step, change func(protoreflect.Messa
 type variant struct {
 	beside, set func(protoreflect.Message)
 	clears      bool
+	foreign     bool // an extension of a type that no decoder knows
 }
 
 // variants are the ways to alter a field that are tried.
@@ -249,7 +254,7 @@ func (x *explorer) variants(m protoreflect.Message, f protoreflect.FieldDescript
 		all = append(all, variant{set: func(m protoreflect.Message) { m.Clear(f) }, clears: true})
 	}
 	for _, text := range samplesOf(f) {
-		all = append(all, variant{beside: merge(m, beside[string(f.FullName())]), set: merge(m, text)})
+		all = append(all, variant{beside: merge(m, beside[string(f.FullName())]), set: merge(m, text), foreign: strings.Contains(text, foreignType)})
 	}
 	return all
 }
@@ -270,6 +275,9 @@ func merge(into protoreflect.Message, text string) func(protoreflect.Message) {
 		proto.Merge(m.Interface(), fragment.Interface())
 	}
 }
+
+// foreignType is a type of extension that nothing is made of.
+const foreignType = "envoy.config.core.v3.Pipe"
 
 // samplesOf are texts that set a field.
 func samplesOf(f protoreflect.FieldDescriptor) []string {

@@ -20,11 +20,13 @@ var neutral = fieldsOf(map[string]string{
 	cds + "Cluster.": `per_connection_buffer_limit_bytes http_protocol_options metadata protocol_selection alt_stat_name
 		close_connections_on_host_health_failure ignore_health_on_host_removal cleanup_interval track_timeout_budgets
 		track_cluster_stats upstream_http_protocol_options wait_for_warm_on_init stats_matcher
-		per_connection_buffer_high_watermark_timeout respect_dns_ttl dns_jitter dns_failure_refresh_rate use_tcp_for_dns_lookups
+		per_connection_buffer_high_watermark_timeout upstream_bind_config respect_dns_ttl dns_jitter dns_failure_refresh_rate use_tcp_for_dns_lookups
 		dns_resolution_config typed_dns_resolver_config original_dst_lb_config lrs_report_endpoint_metrics`,
-	cds + "Cluster.CommonLbConfig.":     `update_merge_window ignore_new_hosts_until_first_hc close_connections_on_host_set_change`,
+	cds + "Cluster.CommonLbConfig.":     `update_merge_window ignore_new_hosts_until_first_hc `,
 	cds + "CircuitBreakers.Thresholds.": `track_remaining`,
 	cds + "UpstreamConnectionOptions.":  `set_local_interface_name_on_upstream_connections happy_eyeballs_config`,
+	cds + "OutlierDetection.":           `successful_active_health_check_uneject_host`,
+	lds + "FilterChain.":                `transport_socket_connect_timeout`,
 	core + "TypedExtensionConfig.":      `name`,
 	core + "HttpProtocolOptions.":       `max_headers_count headers_with_underscores_action max_response_headers_kb`,
 	core + "Http2ProtocolOptions.": `hpack_table_size initial_stream_window_size initial_connection_window_size allow_connect allow_metadata
@@ -34,7 +36,6 @@ var neutral = fieldsOf(map[string]string{
 		use_oghttp2_codec max_metadata_size enable_huffman_encoding max_header_field_size_kb disallow_obs_text
 		stream_reset_burst stream_reset_rate`,
 	up + "HttpProtocolOptions.":                         `upstream_http_protocol_options header_validation_config`,
-	up + "HttpProtocolOptions.ExplicitHttpConfig.":      `http_protocol_options http3_protocol_options`,
 	up + "HttpProtocolOptions.UseDownstreamHttpConfig.": `http_protocol_options http3_protocol_options`,
 	up + "HttpProtocolOptions.AutoHttpConfig.":          `http_protocol_options http3_protocol_options alternate_protocols_cache_options`,
 	eds + "Endpoint.":                                   `health_check_config observability_name`,

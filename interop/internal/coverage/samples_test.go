@@ -2,7 +2,6 @@ package proxyless
 
 import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/aggregate/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
@@ -124,7 +123,7 @@ var filler = map[string]string{
 	eds + "ClusterLoadAssignment.Policy.DropOverload": `category: "d" drop_percentage { numerator: 5 }`,
 
 	lds + "FilterChain":   `name: "d" ` + managerChain,
-	lds + "Filter":        `name: "g" typed_config { [` + typ + `envoy.extensions.filters.http.cors.v3.Cors] {} }`,
+	lds + "Filter":        `name: "g" typed_config { [` + typ + `` + foreignType + `] {} }`,
 	core + "CidrRange":    `address_prefix: "10.0.0.0" prefix_len { value: 8 }`,
 	hcm + "Rds":           `route_config_name: "s" config_source { ads {} }`,
 	hcm + "HttpFilter":    `name: "f" typed_config { [` + typ + `envoy.extensions.filters.http.router.v3.Router] {} }`,
@@ -170,14 +169,17 @@ var special = map[string][]string{
 	hcm + "HttpConnectionManager.http_filters": {
 		`http_filters { name: "envoy.filters.http.fault" typed_config { [` + typ + faults + `HTTPFault] { ` + faultFilter + ` } } } ` + routerFilter,
 		`http_filters { name: "s" typed_config { [` + typ + sess + `StatefulSession] { ` + sessionConfig + ` } } } ` + routerFilter,
-		`http_filters { name: "x" is_optional: true typed_config { [` + typ + `envoy.extensions.filters.http.cors.v3.Cors] {} } } ` + routerFilter,
+		`http_filters { name: "x" is_optional: true typed_config { [` + typ + `` + foreignType + `] {} } } ` + routerFilter,
 		routerFilter,
 	},
 	sess + "StatefulSession.session_state": {sessionConfig,
+		`session_state { name: "x" typed_config { [` + typ + foreignType + `] {} } }`,
 		`session_state { name: "s" typed_config { [` + typ + state + `header.v3.HeaderBasedSessionState] { name: "h" } } }`},
 	lds + "FilterChain.filters": {managerChain, `filters { name: "t" typed_config { [` + typ + tcp + `TcpProxy] { cluster: "c" } } }`,
-		`filters { name: "x" typed_config { [` + typ + `envoy.extensions.filters.http.cors.v3.Cors] {} } } ` + managerChain},
+		`filters { name: "x" typed_config { [` + typ + `` + foreignType + `] {} } } ` + managerChain},
+	cds + "Cluster.cluster_type": {`cluster_type { name: "x" typed_config { [` + typ + foreignType + `] {} } }`, `cluster_type { ` + filler[cds+"Cluster.CustomClusterType"] + ` }`},
 	cds + "LoadBalancingPolicy.Policy.typed_extension_config": {
+		`typed_extension_config { name: "b" typed_config { [` + typ + foreignType + `] {} } }`,
 		balancer("round_robin.v3.RoundRobin", ""), balancer("least_request.v3.LeastRequest", ""), balancer("ring_hash.v3.RingHash", ""),
 		balancer("maglev.v3.Maglev", ""), balancer("random.v3.Random", ""), balancer("pick_first.v3.PickFirst", ""),
 		balancer("client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", ""),
@@ -202,7 +204,7 @@ var mirrorSamples = []string{`request_mirror_policies { cluster: "m" }`, `reques
 var perFilterSamples = []string{
 	`typed_per_filter_config { key: "envoy.filters.http.fault" value { [` + typ + faults + `HTTPFault] { ` + faultFilter + ` } } }`,
 	`typed_per_filter_config { key: "envoy.filters.http.stateful_session" value { [` + typ + sess + `StatefulSessionPerRoute] { stateful_session { ` + sessionConfig + ` } } } }`,
-	`typed_per_filter_config { key: "x" value { [` + typ + `envoy.extensions.filters.http.cors.v3.Cors] {} } }`,
+	`typed_per_filter_config { key: "x" value { [` + typ + `` + foreignType + `] {} } }`,
 }
 
 func balancer(name, config string) string {
@@ -211,12 +213,16 @@ func balancer(name, config string) string {
 
 // beside is what a field needs beside it to mean something.
 var beside = map[string]string{
-	cds + "Cluster.ring_hash_lb_config":     "lb_policy: RING_HASH",
-	cds + "Cluster.maglev_lb_config":        "lb_policy: MAGLEV",
-	cds + "Cluster.least_request_lb_config": "lb_policy: LEAST_REQUEST",
-	cds + "Cluster.round_robin_lb_config":   "lb_policy: ROUND_ROBIN",
-	cds + "Cluster.load_assignment":         "type: STATIC",
-	match + "StringMatcher.ignore_case":     `exact: "E"`,
+	cds + "Cluster.ring_hash_lb_config":                                 "lb_policy: RING_HASH",
+	cds + "Cluster.maglev_lb_config":                                    "lb_policy: MAGLEV",
+	cds + "Cluster.least_request_lb_config":                             "lb_policy: LEAST_REQUEST",
+	cds + "Cluster.round_robin_lb_config":                               "lb_policy: ROUND_ROBIN",
+	cds + "Cluster.load_assignment":                                     "type: STATIC",
+	cds + "OutlierDetection.enforcing_consecutive_local_origin_failure": "split_external_local_origin_errors: true",
+	cds + "OutlierDetection.enforcing_local_origin_success_rate":        "split_external_local_origin_errors: true",
+	cds + "OutlierDetection.enforcing_failure_percentage_local_origin":  "split_external_local_origin_errors: true",
+	cds + "Cluster.dns_refresh_rate":                                    `type: STRICT_DNS load_assignment { cluster_name: "c" endpoints { lb_endpoints { endpoint { address { socket_address { address: "example.com" port_value: 80 } } } } } }`,
+	match + "StringMatcher.ignore_case":                                 `exact: "E"`,
 }
 
 // closed are fields that are read, and whose inside is no matter of the table:

@@ -86,6 +86,8 @@ func (x *explorer) mark(f protoreflect.FieldDescriptor, names map[protoreflect.F
 		return " " + names[inside.FullName()] + suffixes[f.FullName()]
 	case found.value:
 		return ""
+	case found.noted:
+		return " ="
 	case inside != nil && strings.HasSuffix(string(inside.FullName()), "Value"), inside != nil && inside.FullName() == "google.protobuf.Duration":
 		return " !0"
 	}
