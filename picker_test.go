@@ -162,12 +162,24 @@ func TestAPickThatCannotAvoidTakesWhatThereIs(t *testing.T) {
 	}
 }
 
+// pickOfTwo is the ideal of least request: nothing in the slice can be not ready.
+func (c *counterOverSlice) pickOfTwo() *cell {
+	r, n := rand.Uint64(), uint64(len(c.cells))
+	x, y := c.cells[r>>32*n>>32], c.cells[uint64(uint32(r))*n>>32]
+	if y.inflight.Load() < x.inflight.Load() {
+		return y
+	}
+	return x
+}
+
 // BenchmarkPolicies chooses among ready endpoints that weigh the same, by each
-// policy. The ideal beside it is a bare counter over a slice.
+// policy. The ideals beside it are a bare counter over a slice, and the less
+// busy of two of its elements.
 func BenchmarkPolicies(b *testing.B) {
 	for _, n := range []int{10, 1000} {
 		ideal := newCounterOverSlice(readySet(n, func(int) uint32 { return 1 }))
 		benchmarkPick(b, fmt.Sprintf("endpoints=%d/atomic-counter-over-a-slice", n), ideal.pick)
+		benchmarkPick(b, fmt.Sprintf("endpoints=%d/less-of-two-in-a-slice", n), ideal.pickOfTwo)
 		for _, p := range []struct {
 			name string
 			b    balancing
