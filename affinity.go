@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -30,7 +31,7 @@ type guidance struct {
 func (w *way) guide(ctx context.Context, method string, message any) guidance {
 	var g guidance
 	p := w.policy()
-	if p == nil || len(p.hash) == 0 && p.session == nil {
+	if p == nil || !p.guides() {
 		return g
 	}
 	in := hashInput{message: message, caller: &w.plan.caller,
@@ -48,6 +49,17 @@ func (w *way) guide(ctx context.Context, method string, message any) guidance {
 		g.cookie = setCookie(generated.name, in.caller.cookie(), generated.path, generated.ttl)
 	}
 	return g
+}
+
+// guides says that the route has a say in where a call goes.
+func (p *routePolicy) guides() bool { return len(p.hash) > 0 || p.session != nil }
+
+// loosen lets a repeated call go elsewhere than where its session wants: as in
+// Envoy, that counts for the first attempt only.
+func (c *choice) loosen() {
+	if c.extra != nil {
+		c.extra.sticky, c.extra.strict = netip.AddrPort{}, false
+	}
 }
 
 // follow turns the way to the cluster that a session wants. It returns false
@@ -83,6 +95,29 @@ func (g *guidance) told(a *attempt) metadata.MD {
 		md.Append(name, value)
 	}
 	return md
+}
+
+// tellCaller adds headers to those that the caller of a unary call asked for. A
+// response without headers of its own has them in its trailers.
+func tellCaller(opts []grpc.CallOption, told metadata.MD) {
+	if len(told) == 0 {
+		return
+	}
+	var header, trailer *metadata.MD
+	for _, o := range opts {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			header = o.HeaderAddr
+		case grpc.TrailerCallOption:
+			trailer = o.TrailerAddr
+		}
+	}
+	switch {
+	case header != nil && *header != nil:
+		*header = metadata.Join(*header, told)
+	case trailer != nil && *trailer != nil:
+		*trailer = metadata.Join(*trailer, told)
+	}
 }
 
 // covers says that a session's cookie is sent with calls of a path (RFC 6265,

@@ -26,6 +26,8 @@ type governed struct {
 
 	way     way
 	choice  choice
+	guide   guidance
+	told    metadata.MD // what the caller is told beside the answer's headers
 	retry   retrying
 	payload payload
 
@@ -59,11 +61,16 @@ func (inv *Invoker) govern(ctx context.Context, method string, args, reply any, 
 	g.inv, g.method, g.args, g.reply, g.way, g.policy = inv, method, args, reply, w, p
 	g.opts = withoutFinish(opts)
 	g.payload.codec, g.payload.args = inv.table.callCodec(opts), args
+	if p.guides() {
+		g.guide = g.way.guide(ctx, method, args)
+		g.choice = g.guide.choice
+	}
 	err := g.attempts(ctx)
 	if len(opts) > 0 {
 		if !p.headers.response.empty() {
 			p.headers.response.answered(opts)
 		}
+		tellCaller(opts, g.told)
 		finishOptions(opts, err)
 	}
 	g.release()
@@ -94,6 +101,7 @@ func (g *governed) attempts(ctx context.Context) error {
 			return g.inv.cut(ctx, l.err)
 		}
 		g.inv.counts.retries.Add(1)
+		g.choice.loosen()
 	}
 }
 
@@ -115,6 +123,7 @@ func (g *governed) attempt(ctx context.Context) (l lapse, done bool) {
 			g.inv.counts.repicks.Add(1)
 			continue
 		}
+		g.told = g.guide.told(&a)
 		if err == nil {
 			return lapse{}, true
 		}

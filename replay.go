@@ -54,6 +54,7 @@ type callStream struct {
 	mu     sync.Mutex
 	way    way
 	choice choice
+	guide  guidance
 	retry  retrying
 	kept   []keptMessage
 	size   int
@@ -101,7 +102,11 @@ func (inv *Invoker) openStream(ctx context.Context, desc *grpc.StreamDesc, metho
 		way: w, codec: inv.table.callCodec(opts)}
 	if p != nil {
 		s.retry.policy = p.retry
-		s.retry.state = w.cluster.set.state
+		if p.guides() {
+			s.guide = s.way.guide(ctx, method, nil)
+			s.choice = s.guide.choice
+		}
+		s.retry.state = s.way.cluster.set.state
 	}
 	l := &s.first
 	s.live.Store(l)
@@ -340,6 +345,9 @@ func (s *callStream) Header() (metadata.MD, error) {
 		md, err := l.Header()
 		if md != nil && s.policy != nil {
 			s.policy.headers.response.apply(md)
+			if told := s.guide.told(&l.attempt); told != nil {
+				md = metadata.Join(md, told)
+			}
 		}
 		if committed || err != nil {
 			return md, s.explain(err)
@@ -440,6 +448,7 @@ func (s *callStream) mayRepeat(l *liveStream, err error) bool {
 		return false
 	}
 	s.inv.counts.retries.Add(1)
+	s.choice.loosen()
 	return true
 }
 
