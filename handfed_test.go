@@ -31,8 +31,15 @@ const (
 )
 
 func newHandFed(options ...grpc.DialOption) *handFed {
+	return newFedBy(ViewLean, []string{"echo"}, options...)
+}
+
+// newFedBy is a handFed in one of the views, which refers to services; its
+// Invoker is that of the last.
+func newFedBy(view View, services []string, options ...grpc.DialOption) *handFed {
 	m := &Mesh{
-		config: Config{Application: "bench", ControlPlanes: []string{"nowhere:15010"}, ResourceTimeout: 15 * time.Second},
+		config: Config{Application: "bench", ControlPlanes: []string{"nowhere:15010"}, ResourceTimeout: 15 * time.Second,
+			View: view, Node: Node{Namespace: "demo", Domain: "cluster.local"}},
 		log:    slog.New(slog.DiscardHandler),
 		told:   map[string]struct{}{}, invokers: map[string][]*Invoker{}, inbound: map[string]*inbound{},
 	}
@@ -41,12 +48,17 @@ func newHandFed(options ...grpc.DialOption) *handFed {
 	m.planner = newPlanner(m.table)
 	m.life = newLifecycle(m.log)
 	m.ads = newADS(&m.config, m.log, &m.counts, os.ReadFile, m.publish)
-	inv, err := m.Refer("greet.Greeting", ProvidedBy("echo"), Port(50052), Version("1.0.0"))
-	if err != nil {
-		panic(err)
+	f := &handFed{mesh: m}
+	for _, service := range services {
+		inv, err := m.Refer("greet.Greeting", ProvidedBy(service), Port(50052), Version("1.0.0"))
+		if err != nil {
+			panic(err)
+		}
+		f.inv = inv
 	}
 	m.ads.commands()
-	return &handFed{m, inv}
+	m.ads.settle()
+	return f
 }
 
 // feed takes responses from their bytes to the plan.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/proxyless/proxyless/benchmarks/internal/program"
@@ -84,16 +85,38 @@ func heap(r *report, _ time.Duration) error {
 	w.provide("watched", endpoints...)
 	args := []string{"-watch", "-control", w.control.Addr(), "-service", fmt.Sprintf("watched:%d", port)}
 	const mib = 1 << 20
-	var ours []float64
-	for range 3 {
-		result, err := c.run("proxyless", args...)
-		if err != nil {
-			return err
+	watch := func(args ...string) (e estimate, err error) {
+		var heaps []float64
+		for range 3 {
+			result, err := c.run("proxyless", args...)
+			if err != nil {
+				return e, err
+			}
+			heaps = append(heaps, float64(result.Heap)/mib)
 		}
-		ours = append(ours, float64(result.Heap)/mib)
+		return estimateOf(heaps), nil
 	}
-	mine := estimateOf(ours)
-	r.add(row{what: "heap of a watched cluster, 10 000 endpoints", ours: significant(mine.median) + " MiB", compared: "of proxyless", estimate: mine, unit: " MiB", budget: 2})
+	mine, err := watch(append(args, "-lean")...)
+	if err != nil {
+		return err
+	}
+	r.add(row{what: "heap of a watched cluster, 10 000 endpoints, lean view", ours: significant(mine.median) + " MiB", compared: "of proxyless", estimate: mine, unit: " MiB", budget: 2})
+	full, err := watch(args...)
+	if err != nil {
+		return err
+	}
+	r.add(row{what: "… full view", ours: significant(full.median) + " MiB", compared: "of proxyless", estimate: full, unit: " MiB", budget: 2})
+	wide, err := newWorld()
+	if err != nil {
+		return err
+	}
+	defer wide.close()
+	wanted := wide.manyServices(1000)
+	in, err := watch("-watch", "-control", wide.control.Addr(), "-service", strings.Join(wanted, ","))
+	if err != nil {
+		return err
+	}
+	r.add(row{what: "heap of three services in a mesh of 1 000, full view", ours: significant(in.median) + " MiB", compared: "of proxyless", estimate: in, unit: " MiB", budget: 5})
 	if r.quick {
 		return nil // grpc-go takes most of a minute until all endpoints have refused it
 	}

@@ -31,6 +31,14 @@ func init() {
 		return meshtest.ClusterLoadAssignmentType, r.resources[0].value
 	}
 	whitebox.Picks, whitebox.Routes = picks, routesOfCalls
+	whitebox.Enter = func(services []string, responses [][]byte) (again func(response []byte)) {
+		fed := newFedBy(ViewFull, services)
+		fed.feed(responses)
+		if p := fed.inv.plan.Load(); !p.complete() {
+			panic(p.problem)
+		}
+		return func(response []byte) { fed.feed([][]byte{response}) }
+	}
 }
 
 type watcher struct {

@@ -19,6 +19,11 @@ var (
 	// that istiod sends.
 	Assignment func(n int) (typeURL string, value []byte)
 
+	// Enter is a process that refers to services in the full view, from the
+	// responses of a control plane to the plans of calls. again takes one more
+	// response.
+	Enter func(services []string, responses [][]byte) (again func(response []byte))
+
 	// Picks are round robin over n ready endpoints, ours and the ideal, an
 	// atomic counter over a slice. Each runs as often as it is told.
 	Picks func(n int) (ours, ideal func(times int))

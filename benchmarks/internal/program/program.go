@@ -26,7 +26,8 @@ import (
 type Task struct {
 	Control string // address of the control plane
 	Target  string // address of the service, for who needs no control plane
-	Service string // its name in the mesh
+	Service string // its name in the mesh; to watch, several with commas between
+	Lean    bool   // ask the control plane for what it has for gRPC clients
 	Watch   bool   // only watch the service, and measure the heap
 }
 
@@ -52,6 +53,7 @@ func Main(start func(Task) (Client, error)) {
 	flag.StringVar(&t.Control, "control", "", "address of the control plane")
 	flag.StringVar(&t.Target, "target", "", "address of the service")
 	flag.StringVar(&t.Service, "service", "", "name of the service")
+	flag.BoolVar(&t.Lean, "lean", false, "the lean view")
 	flag.BoolVar(&t.Watch, "watch", false, "watch the service and measure the heap")
 	flag.Parse()
 	run := call
