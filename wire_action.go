@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 )
 
 var (
@@ -73,14 +74,17 @@ func (r *route) directResponse(b []byte) error {
 	var text oneof
 	source := walk(body)
 	for source.next() {
-		if source.num >= 1 && source.num <= 4 {
-			text.raw(&source, "body")
+		switch source.num {
+		case 1, 3, 4:
+			text.raw(&source, "specifier")
+		case 2:
+			text = oneof{num: 2, val: source.bytes("inline_bytes")}
 		}
 	}
 	c.fail(inField("body", source.err))
 	r.failure, r.code = fmt.Sprintf("the route answers every call directly, with HTTP status %d", uint32(status)), codeOfHTTP(uint32(status))
 	if (text.num == 2 || text.num == 3) && len(text.val) > 0 {
-		r.failure += ": " + string(text.val[:min(len(text.val), maxDirectBody)])
+		r.failure += ": " + strings.ToValidUTF8(string(text.val[:min(len(text.val), maxDirectBody)]), "?")
 	}
 	return c.err
 }

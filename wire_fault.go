@@ -95,7 +95,10 @@ func (d *decoding) applyOverride(name string, x extension, disabled bool, to *ov
 	case fault:
 		to.fault, err = d.fault(x.value)
 	case session:
-		to.session, err = d.sessionOfRoute(x.value)
+		var p *sessionPolicy
+		if p, err = d.sessionOfRoute(x.value); p != nil {
+			to.session = p
+		}
 	default:
 		d.ignore(perFilter + "[" + name + "]")
 	}

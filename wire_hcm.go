@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Message types that a listener may carry.
@@ -47,14 +49,14 @@ func (f *listenerFilter) harmless() bool {
 // dryRun says that the filter is an RBAC filter that has shadow rules at most:
 // an AuthorizationPolicy that is only tried.
 func (f *listenerFilter) dryRun() bool {
-	if f.config.name != typeRBAC && f.config.name != typeNetworkRBAC || f.config.json || len(f.config.value) == 0 {
+	matcher, known := map[string]protowire.Number{typeRBAC: 4, typeNetworkRBAC: 6}[f.config.name]
+	if !known || f.config.json || len(f.config.value) == 0 {
 		return false
 	}
 	rules := false
 	c := walk(f.config.value)
 	for c.next() {
-		// Of both messages 1 is rules; matcher is 4 of the HTTP filter's and 6 of the network filter's.
-		rules = rules || c.num == 1 || c.num == 4 || c.num == 6
+		rules = rules || c.num == 1 || c.num == matcher
 	}
 	return !rules && c.err == nil
 }

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
-	"time"
 	"unsafe"
 )
 
@@ -25,7 +24,7 @@ func difference(path string, got, want reflect.Value) string {
 		}
 	case got.Type() == reflect.TypeFor[*regexp.Regexp]():
 		return sameRegex(path, open(got).Interface().(*regexp.Regexp), open(want).Interface().(*regexp.Regexp))
-	case got.Type() == reflect.TypeFor[netip.AddrPort]():
+	case alien(got.Type()):
 		if g, w := open(got).Interface(), open(want).Interface(); g != w {
 			return differs(g, w)
 		}
@@ -71,9 +70,12 @@ func open(v reflect.Value) reflect.Value {
 	return reflect.NewAt(v.Type(), unsafe.Pointer(v.UnsafeAddr())).Elem()
 }
 
-// sameRegex holds a pattern that is anchored at both ends against one without
+// sameRegex takes a pattern that is the same, or holds a pattern that is anchored at both ends against one without
 // anchors whose longest match has to be the whole text.
 func sameRegex(path string, got, want *regexp.Regexp) string {
+	if got.String() == want.String() {
+		return ""
+	}
 	for _, text := range append(regexTexts, want.String()) {
 		span := want.FindStringIndex(text)
 		if whole := span != nil && span[0] == 0 && span[1] == len(text); got.MatchString(text) != whole {
@@ -89,18 +91,11 @@ var regexTexts = []string{"", "a", "ab", "b", "aab", "v1", "v12", "/p.S/M", "/p.
 // and wants the change to be seen.
 func TestEveryKeptFieldIsCompared(t *testing.T) {
 	rich := func() []any {
-		re := regexp.MustCompile("^(?:v[0-9]+)$")
-		routes := &routeConfig{"r", []virtualHost{{"v", []string{"d"}, []route{{
-			name:     "n",
-			match:    routeMatch{pathRegex, true, "v[0-9]+", re, []headerMatch{{"h", headerRegex, "v[0-9]+", re, 1, 2, true, true, true}}, 7, true, "why"},
-			clusters: []weightedCluster{{"c", 3}}, total: 3, failure: "why", hasMaxDuration: true, maxDuration: time.Second,
-		}}}}}
-		return []any{
-			routes,
-			&listener{"l", "r", routes, time.Second, []filterChain{{"c", true, []string{"f"}}}},
-			&cluster{"c", "e", lbOther, time.Second, "why"},
-			&assignment{"c", []locality{{"r", "z", "s", 1, 2, 0, 1}}, []endpoint{{netip.MustParseAddrPort("10.0.0.1:80"), 1, healthHealthy}}, 2},
+		values := []any{&routeConfig{}, &listener{}, &cluster{}, &assignment{}}
+		for _, v := range values {
+			enrich(reflect.ValueOf(v).Elem(), "")
 		}
+		return values
 	}
 	changed := 0
 	for i, want := range rich() {
@@ -119,9 +114,48 @@ func TestEveryKeptFieldIsCompared(t *testing.T) {
 			t.Error("of equals:", d)
 		}
 	}
-	if changed < 80 {
+	if changed < 300 {
 		t.Errorf("only %d fields", changed)
 	}
+}
+
+// enrich fills all fields there are: one element in each list, and of every
+// pointer what it leads to.
+func enrich(v reflect.Value, name string) {
+	v = open(v)
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.Type() == reflect.TypeFor[*regexp.Regexp]() {
+			v.Set(reflect.ValueOf(regexp.MustCompile("^(?:v[0-9]+)$")))
+			return
+		}
+		v.Set(reflect.New(v.Type().Elem()))
+		enrich(v.Elem(), name)
+	case reflect.Struct:
+		if alien(v.Type()) {
+			alter(v)
+			return
+		}
+		for i := range v.NumField() {
+			enrich(v.Field(i), v.Type().Field(i).Name)
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		enrich(v.Index(0), name)
+	case reflect.String:
+		if v.SetString("v"); name == "failure" || name == "never" {
+			v.SetString("why")
+		}
+	case reflect.Bool:
+		v.SetBool(true)
+	default:
+		alter(v)
+	}
+}
+
+// alien are the structs that are compared whole.
+func alien(t reflect.Type) bool {
+	return t == reflect.TypeFor[netip.AddrPort]() || t == reflect.TypeFor[netip.Prefix]()
 }
 
 // change alters one leaf of a value, that with number *left, and returns its
@@ -133,7 +167,7 @@ func change(v reflect.Value, path string, left *int) string {
 			return change(v.Elem(), path, left)
 		}
 	case reflect.Struct:
-		if v.Type() != reflect.TypeFor[netip.AddrPort]() {
+		if !alien(v.Type()) {
 			for i := range v.NumField() {
 				if changed := change(v.Field(i), path+"."+v.Type().Field(i).Name, left); changed != "" {
 					return changed
@@ -170,8 +204,18 @@ func alter(v reflect.Value) {
 	case reflect.Pointer:
 		v.Set(reflect.ValueOf(regexp.MustCompile("^(?:v[0-9])$")))
 	case reflect.Struct:
-		v.Set(reflect.ValueOf(netip.MustParseAddrPort("10.0.0.1:81")))
+		if v.Type() == reflect.TypeFor[netip.Prefix]() {
+			old := v.Interface().(netip.Prefix)
+			v.Set(reflect.ValueOf(netip.PrefixFrom(netip.MustParseAddr("10.0.0.1"), (old.Bits()+2)%32)))
+			return
+		}
+		old := v.Interface().(netip.AddrPort)
+		v.Set(reflect.ValueOf(netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), old.Port()+1)))
 	default:
+		if v.CanFloat() {
+			v.SetFloat(v.Float() + 1)
+			return
+		}
 		if v.CanInt() {
 			v.SetInt(v.Int() + 1)
 		} else {

@@ -84,8 +84,8 @@ func TestIstiodResources(t *testing.T) {
 	}
 	resources := 0
 	for _, file := range files {
-		if strings.HasPrefix(filepath.Base(file), "full-") {
-			continue // of the full view
+		if strings.HasPrefix(filepath.Base(file), "full-delta-") {
+			continue // in another envelope
 		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			raw, err := os.ReadFile(file)
@@ -142,8 +142,8 @@ func compareResponse(t *testing.T, raw []byte) adsResponse {
 const rounds = 3000
 
 // TestRandomResources compares messages that were made at random and encoded by
-// the protobuf library. Every eighth is two encodings one after the other, which
-// is how protobuf says that they are to be merged.
+// the protobuf library. Every eighth assignment is two encodings one after the
+// other, which is how protobuf says that they are to be merged.
 func TestRandomResources(t *testing.T) {
 	for k := range kindCount {
 		t.Run(k.String(), func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestRandomResources(t *testing.T) {
 			accepted, size := 0, 0
 			for seed := range uint64(rounds) {
 				raw := randomResource(k, seed)
-				if seed%8 == 7 {
+				if k == kindEndpoints && seed%8 == 7 {
 					raw = append(raw, randomResource(k, seed-1)...)
 				}
 				size += len(raw)

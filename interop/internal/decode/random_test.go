@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -11,9 +12,9 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -27,6 +28,8 @@ type maker struct {
 	*rand.Rand
 	noise float64 // how often a field is set that is not read
 	spoil float64 // how often a value is one that may be refused
+
+	extension []string // what a TypedExtensionConfig holds; nil is a load balancing policy
 }
 
 func newMaker(seed uint64) *maker {
@@ -130,6 +133,223 @@ var often = map[protoreflect.FullName]float64{
 	"envoy.config.endpoint.v3.LbEndpoint.metadata":                       0.3,
 	"envoy.config.endpoint.v3.Endpoint.address":                          0.98,
 	"envoy.config.core.v3.SocketAddress.address":                         0.99,
+
+	"envoy.config.listener.v3.Listener.address":                                                   0.8,
+	"envoy.config.listener.v3.Listener.additional_addresses":                                      0.2,
+	"envoy.config.listener.v3.Listener.use_original_dst":                                          0.2,
+	"envoy.config.listener.v3.Listener.traffic_direction":                                         0.7,
+	"envoy.config.listener.v3.AdditionalAddress.address":                                          0.9,
+	"envoy.config.listener.v3.FilterChainMatch.destination_port":                                  0.6,
+	"envoy.config.listener.v3.FilterChainMatch.prefix_ranges":                                     0.1,
+	"envoy.config.listener.v3.FilterChainMatch.transport_protocol":                                0.6,
+	"envoy.config.listener.v3.FilterChainMatch.application_protocols":                             0.5,
+	"envoy.config.listener.v3.FilterChainMatch.server_names":                                      0.3,
+	"envoy.config.core.v3.CidrRange.address_prefix":                                               1,
+	"envoy.config.core.v3.CidrRange.prefix_len":                                                   0.8,
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.clusters":             0.95,
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight.name":   1,
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight.weight": 0.9,
+
+	"envoy.config.route.v3.RouteConfiguration.request_headers_to_add":                         0.15,
+	"envoy.config.route.v3.RouteConfiguration.request_headers_to_remove":                      0.15,
+	"envoy.config.route.v3.RouteConfiguration.response_headers_to_add":                        0.15,
+	"envoy.config.route.v3.RouteConfiguration.response_headers_to_remove":                     0.15,
+	"envoy.config.route.v3.RouteConfiguration.request_mirror_policies":                        0.1,
+	"envoy.config.route.v3.RouteConfiguration.typed_per_filter_config":                        0.1,
+	"envoy.config.route.v3.RouteConfiguration.most_specific_header_mutations_wins":            0.3,
+	"envoy.config.route.v3.VirtualHost.request_headers_to_add":                                0.15,
+	"envoy.config.route.v3.VirtualHost.request_headers_to_remove":                             0.15,
+	"envoy.config.route.v3.VirtualHost.response_headers_to_add":                               0.1,
+	"envoy.config.route.v3.VirtualHost.response_headers_to_remove":                            0.1,
+	"envoy.config.route.v3.VirtualHost.request_mirror_policies":                               0.1,
+	"envoy.config.route.v3.VirtualHost.typed_per_filter_config":                               0.1,
+	"envoy.config.route.v3.VirtualHost.hedge_policy":                                          0.1,
+	"envoy.config.route.v3.Route.request_headers_to_add":                                      0.2,
+	"envoy.config.route.v3.Route.request_headers_to_remove":                                   0.2,
+	"envoy.config.route.v3.Route.response_headers_to_add":                                     0.1,
+	"envoy.config.route.v3.Route.response_headers_to_remove":                                  0.1,
+	"envoy.config.route.v3.Route.typed_per_filter_config":                                     0.2,
+	"envoy.config.route.v3.WeightedCluster.ClusterWeight.request_headers_to_add":              0.1,
+	"envoy.config.route.v3.WeightedCluster.ClusterWeight.request_headers_to_remove":           0.1,
+	"envoy.config.route.v3.WeightedCluster.ClusterWeight.response_headers_to_add":             0.1,
+	"envoy.config.route.v3.WeightedCluster.ClusterWeight.response_headers_to_remove":          0.1,
+	"envoy.config.route.v3.WeightedCluster.ClusterWeight.typed_per_filter_config":             0.1,
+	"envoy.config.core.v3.HeaderValueOption.header":                                           0.999,
+	"envoy.config.core.v3.HeaderValueOption.append":                                           0.2,
+	"envoy.config.core.v3.HeaderValueOption.append_action":                                    0.6,
+	"envoy.config.core.v3.HeaderValueOption.keep_empty_value":                                 0.2,
+	"envoy.config.core.v3.HeaderValue.key":                                                    1,
+	"envoy.config.core.v3.HeaderValue.value":                                                  0.9,
+	"envoy.config.core.v3.HeaderValue.raw_value":                                              0.1,
+	"envoy.config.route.v3.FilterConfig.config":                                               0.9,
+	"envoy.config.route.v3.FilterConfig.disabled":                                             0.3,
+	"envoy.config.route.v3.RouteAction.hedge_policy":                                          0.2,
+	"envoy.config.route.v3.RouteAction.hash_policy":                                           0.3,
+	"envoy.config.route.v3.RouteAction.request_mirror_policies":                               0.2,
+	"envoy.config.route.v3.RouteAction.max_grpc_timeout":                                      0.4,
+	"envoy.config.route.v3.RouteAction.RequestMirrorPolicy.cluster":                           0.99,
+	"envoy.config.route.v3.RouteAction.RequestMirrorPolicy.cluster_header":                    0.6,
+	"envoy.config.route.v3.RouteAction.RequestMirrorPolicy.runtime_fraction":                  0.5,
+	"envoy.config.route.v3.RouteAction.RequestMirrorPolicy.disable_shadow_host_suffix_append": 0.5,
+	"envoy.config.route.v3.RouteAction.HashPolicy.terminal":                                   0.3,
+	"envoy.config.route.v3.RouteAction.HashPolicy.Header.header_name":                         1,
+	"envoy.config.route.v3.RouteAction.HashPolicy.Header.regex_rewrite":                       0.4,
+	"envoy.config.route.v3.RouteAction.HashPolicy.Cookie.name":                                1,
+	"envoy.config.route.v3.RouteAction.HashPolicy.Cookie.ttl":                                 0.5,
+	"envoy.config.route.v3.RouteAction.HashPolicy.Cookie.path":                                0.5,
+	"envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties.source_ip":             0.8,
+	"envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter.name":                        1,
+	"envoy.config.route.v3.RouteAction.HashPolicy.FilterState.key":                            1,
+	"envoy.type.matcher.v3.RegexMatchAndSubstitute.pattern":                                   1,
+	"envoy.type.matcher.v3.RegexMatchAndSubstitute.substitution":                              0.9,
+	"envoy.config.route.v3.QueryParameterMatcher.name":                                        1,
+	"envoy.config.route.v3.CookieMatcher.name":                                                1,
+	"envoy.config.route.v3.CookieMatcher.string_match":                                        0.9,
+	"envoy.config.route.v3.CookieMatcher.invert_match":                                        0.3,
+	"envoy.config.route.v3.DirectResponseAction.status":                                       0.9,
+	"envoy.config.route.v3.RetryPolicy.retry_on":                                              0.9,
+	"envoy.config.route.v3.RetryPolicy.num_retries":                                           0.7,
+	"envoy.config.route.v3.RetryPolicy.per_try_timeout":                                       0.4,
+	"envoy.config.route.v3.RetryPolicy.per_try_idle_timeout":                                  0.2,
+	"envoy.config.route.v3.RetryPolicy.retry_priority":                                        0.3,
+	"envoy.config.route.v3.RetryPolicy.retry_host_predicate":                                  0.5,
+	"envoy.config.route.v3.RetryPolicy.host_selection_retry_max_attempts":                     0.5,
+	"envoy.config.route.v3.RetryPolicy.retriable_status_codes":                                0.5,
+	"envoy.config.route.v3.RetryPolicy.retry_back_off":                                        0.4,
+	"envoy.config.route.v3.RetryPolicy.retriable_headers":                                     0.1,
+	"envoy.config.route.v3.RetryPolicy.retriable_request_headers":                             0.1,
+	"envoy.config.route.v3.RetryPolicy.RetryBackOff.base_interval":                            0.9,
+	"envoy.config.route.v3.RetryPolicy.RetryBackOff.max_interval":                             0.6,
+	"envoy.config.route.v3.RetryPolicy.RetryHostPredicate.name":                               1,
+	"envoy.config.route.v3.HedgePolicy.initial_requests":                                      0.5,
+	"envoy.config.route.v3.HedgePolicy.additional_request_chance":                             0.5,
+	"envoy.config.route.v3.HedgePolicy.hedge_on_per_try_timeout":                              0.5,
+
+	"envoy.extensions.filters.http.fault.v3.HTTPFault.delay":                          0.6,
+	"envoy.extensions.filters.http.fault.v3.HTTPFault.abort":                          0.6,
+	"envoy.extensions.filters.http.fault.v3.HTTPFault.upstream_cluster":               0.3,
+	"envoy.extensions.filters.http.fault.v3.HTTPFault.headers":                        0.2,
+	"envoy.extensions.filters.http.fault.v3.HTTPFault.downstream_nodes":               0.2,
+	"envoy.extensions.filters.http.fault.v3.HTTPFault.max_active_faults":              0.3,
+	"envoy.extensions.filters.http.fault.v3.FaultAbort.percentage":                    0.9,
+	"envoy.extensions.filters.common.fault.v3.FaultDelay.percentage":                  0.9,
+	"envoy.extensions.filters.http.stateful_session.v3.StatefulSession.session_state": 0.9,
+	"envoy.extensions.filters.http.stateful_session.v3.StatefulSession.strict":        0.4,
+	"envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState.cookie": 1,
+	"envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState.name":   1,
+	"envoy.type.http.v3.Cookie.name":                                                  1,
+	"envoy.type.http.v3.Cookie.ttl":                                                   0.5,
+	"envoy.type.http.v3.Cookie.path":                                                  0.5,
+
+	"envoy.config.cluster.v3.Cluster.max_requests_per_connection":                                                                                      0.2,
+	"envoy.config.cluster.v3.Cluster.http2_protocol_options":                                                                                           0.2,
+	"envoy.config.cluster.v3.Cluster.common_http_protocol_options":                                                                                     0.2,
+	"envoy.config.cluster.v3.Cluster.typed_extension_protocol_options":                                                                                 0.4,
+	"envoy.config.cluster.v3.Cluster.dns_refresh_rate":                                                                                                 0.3,
+	"envoy.config.cluster.v3.Cluster.dns_lookup_family":                                                                                                0.5,
+	"envoy.config.cluster.v3.Cluster.outlier_detection":                                                                                                0.4,
+	"envoy.config.cluster.v3.Cluster.common_lb_config":                                                                                                 0.4,
+	"envoy.config.cluster.v3.Cluster.upstream_connection_options":                                                                                      0.3,
+	"envoy.config.cluster.v3.Cluster.load_assignment":                                                                                                  0.8,
+	"envoy.config.cluster.v3.UpstreamConnectionOptions.tcp_keepalive":                                                                                  0.9,
+	"envoy.config.core.v3.TcpKeepalive.keepalive_probes":                                                                                               0.7,
+	"envoy.config.core.v3.TcpKeepalive.keepalive_time":                                                                                                 0.7,
+	"envoy.config.core.v3.TcpKeepalive.keepalive_interval":                                                                                             0.7,
+	"envoy.config.core.v3.HttpProtocolOptions.idle_timeout":                                                                                            0.6,
+	"envoy.config.core.v3.HttpProtocolOptions.max_connection_duration":                                                                                 0.6,
+	"envoy.config.core.v3.HttpProtocolOptions.max_requests_per_connection":                                                                             0.6,
+	"envoy.config.core.v3.Http2ProtocolOptions.max_concurrent_streams":                                                                                 0.8,
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.common_http_protocol_options":                                                              0.8,
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig.http2_protocol_options":                                            0.8,
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig.http2_protocol_options":                                                     0.8,
+	"envoy.config.cluster.v3.CircuitBreakers.thresholds":                                                                                               0.95,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.priority":                                                                                      0.3,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.max_connections":                                                                               0.6,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.max_pending_requests":                                                                          0.6,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.max_requests":                                                                                  0.6,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.max_retries":                                                                                   0.6,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.retry_budget":                                                                                  0.4,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget.budget_percent":                                                                    0.7,
+	"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget.min_retry_concurrency":                                                             0.7,
+	"envoy.type.v3.Percent.value":                                                                                                                      0.9,
+	"envoy.config.core.v3.RuntimeDouble.default_value":                                                                                                 0.9,
+	"envoy.config.cluster.v3.Cluster.CommonLbConfig.healthy_panic_threshold":                                                                           0.6,
+	"envoy.config.cluster.v3.Cluster.CommonLbConfig.override_host_status":                                                                              0.5,
+	"envoy.config.cluster.v3.Cluster.CommonLbConfig.consistent_hashing_lb_config":                                                                      0.3,
+	"envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig.use_hostname_for_hashing":                                                0.5,
+	"envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig.hash_balance_factor":                                                     0.1,
+	"envoy.config.core.v3.HealthStatusSet.statuses":                                                                                                    0.9,
+	"envoy.config.cluster.v3.Cluster.SlowStartConfig.slow_start_window":                                                                                0.9,
+	"envoy.config.cluster.v3.Cluster.SlowStartConfig.aggression":                                                                                       0.6,
+	"envoy.config.cluster.v3.Cluster.SlowStartConfig.min_weight_percent":                                                                               0.6,
+	"envoy.config.cluster.v3.Cluster.RoundRobinLbConfig.slow_start_config":                                                                             0.8,
+	"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig.slow_start_config":                                                                           0.5,
+	"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig.active_request_bias":                                                                         0.5,
+	"envoy.config.cluster.v3.Cluster.CustomClusterType.name":                                                                                           0.9,
+	"envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config":                                                                                   1,
+	"envoy.extensions.clusters.aggregate.v3.ClusterConfig.clusters":                                                                                    0.95,
+	"envoy.extensions.clusters.dns.v3.DnsCluster.dns_refresh_rate":                                                                                     0.5,
+	"envoy.extensions.clusters.dns.v3.DnsCluster.dns_lookup_family":                                                                                    0.5,
+	"envoy.extensions.clusters.dns.v3.DnsCluster.all_addresses_in_single_endpoint":                                                                     0.3,
+	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.drop_overloads":                                                                             0.6,
+	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.overprovisioning_factor":                                                                    0.6,
+	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload.category":                                                                      0.8,
+	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload.drop_percentage":                                                               0.9,
+	"envoy.config.endpoint.v3.Endpoint.hostname":                                                                                                       0.2,
+	"envoy.config.endpoint.v3.Endpoint.additional_addresses":                                                                                           0.1,
+	"envoy.config.endpoint.v3.Endpoint.AdditionalAddress.address":                                                                                      0.9,
+	"envoy.config.cluster.v3.OutlierDetection.consecutive_5xx":                                                                                         0.3,
+	"envoy.config.cluster.v3.OutlierDetection.interval":                                                                                                0.3,
+	"envoy.config.cluster.v3.OutlierDetection.base_ejection_time":                                                                                      0.3,
+	"envoy.config.cluster.v3.OutlierDetection.max_ejection_percent":                                                                                    0.3,
+	"envoy.config.cluster.v3.OutlierDetection.enforcing_consecutive_5xx":                                                                               0.3,
+	"envoy.config.cluster.v3.OutlierDetection.enforcing_success_rate":                                                                                  0.3,
+	"envoy.config.cluster.v3.OutlierDetection.success_rate_minimum_hosts":                                                                              0.3,
+	"envoy.config.cluster.v3.OutlierDetection.success_rate_request_volume":                                                                             0.3,
+	"envoy.config.cluster.v3.OutlierDetection.success_rate_stdev_factor":                                                                               0.3,
+	"envoy.config.cluster.v3.OutlierDetection.consecutive_gateway_failure":                                                                             0.3,
+	"envoy.config.cluster.v3.OutlierDetection.enforcing_consecutive_gateway_failure":                                                                   0.3,
+	"envoy.config.cluster.v3.OutlierDetection.split_external_local_origin_errors":                                                                      0.3,
+	"envoy.config.cluster.v3.OutlierDetection.consecutive_local_origin_failure":                                                                        0.3,
+	"envoy.config.cluster.v3.OutlierDetection.enforcing_consecutive_local_origin_failure":                                                              0.3,
+	"envoy.config.cluster.v3.OutlierDetection.enforcing_local_origin_success_rate":                                                                     0.3,
+	"envoy.config.cluster.v3.OutlierDetection.failure_percentage_threshold":                                                                            0.3,
+	"envoy.config.cluster.v3.OutlierDetection.enforcing_failure_percentage":                                                                            0.3,
+	"envoy.config.cluster.v3.OutlierDetection.enforcing_failure_percentage_local_origin":                                                               0.3,
+	"envoy.config.cluster.v3.OutlierDetection.failure_percentage_minimum_hosts":                                                                        0.3,
+	"envoy.config.cluster.v3.OutlierDetection.failure_percentage_request_volume":                                                                       0.3,
+	"envoy.config.cluster.v3.OutlierDetection.max_ejection_time":                                                                                       0.3,
+	"envoy.config.cluster.v3.OutlierDetection.max_ejection_time_jitter":                                                                                0.3,
+	"envoy.config.cluster.v3.OutlierDetection.always_eject_one_host":                                                                                   0.3,
+	"envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin.slow_start_config":                                                             0.5,
+	"envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin.locality_lb_config":                                                            0.5,
+	"envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.active_request_bias":                                                       0.5,
+	"envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.slow_start_config":                                                         0.5,
+	"envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.locality_lb_config":                                                        0.5,
+	"envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.enable_full_scan":                                                          0.5,
+	"envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.selection_method":                                                          0.5,
+	"envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash.use_hostname_for_hashing":                                                          0.5,
+	"envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash.consistent_hashing_lb_config":                                                      0.5,
+	"envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash.locality_weighted_lb_config":                                                       0.5,
+	"envoy.extensions.load_balancing_policies.maglev.v3.Maglev.consistent_hashing_lb_config":                                                           0.5,
+	"envoy.extensions.load_balancing_policies.maglev.v3.Maglev.locality_weighted_lb_config":                                                            0.5,
+	"envoy.extensions.load_balancing_policies.pick_first.v3.PickFirst.shuffle_address_list":                                                            0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.enable_oob_load_report":                 0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.oob_reporting_period":                   0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.blackout_period":                        0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.weight_expiration_period":               0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.weight_update_period":                   0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.error_utilization_penalty":              0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.metric_names_for_computing_utilization": 0.5,
+	"envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin.slow_start_config":                      0.5,
+	"envoy.extensions.load_balancing_policies.random_subsetting.v3.RandomSubsetting.subset_size":                                                       0.5,
+	"envoy.extensions.load_balancing_policies.random_subsetting.v3.RandomSubsetting.child_policy":                                                      0.5,
+	"envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost.fallback_policy":                                                           0.5,
+	"envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality.endpoint_picking_policy":                                                     0.5,
+	"envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig.slow_start_window":                                                             0.5,
+	"envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig.aggression":                                                                    0.5,
+	"envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig.min_weight_percent":                                                            0.5,
+	"envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig.use_hostname_for_hashing":                                            0.5,
 }
 
 const hcmName = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -138,9 +358,9 @@ const hcmName = "envoy.extensions.filters.network.http_connection_manager.v3.Htt
 // the others share the rest evenly.
 var rarely = map[protoreflect.Name]float64{
 	"scoped_routes": 0.01, "route_config": 0.3, "config_discovery": 0.02, "path_config_source": 0.01, "api_config_source": 0.01,
-	"connect_matcher": 0.02, "path_match_policy": 0.02, "custom": 0.02, "redirect": 0.1, "direct_response": 0.1,
+	"connect_matcher": 0.02, "path_match_policy": 0.2, "custom": 0.02, "redirect": 0.1, "direct_response": 0.1,
 	"filter_action": 0.02, "non_forwarding_action": 0.1, "cluster_header": 0.1, "cluster_specifier_plugin": 0.05,
-	"inline_cluster_specifier_plugin": 0.05, "cluster_type": 0.1, "pipe": 0.05, "envoy_internal_address": 0.05,
+	"inline_cluster_specifier_plugin": 0.05, "cluster_type": 0.3, "pipe": 0.05, "envoy_internal_address": 0.05,
 	"endpoint_name": 0.03, "named_port": 0.05,
 }
 
@@ -202,7 +422,7 @@ func (m *maker) field(to protoreflect.Message, f protoreflect.FieldDescriptor, d
 		if f.MapKey().Kind() == protoreflect.StringKind {
 			values := to.Mutable(f).Map()
 			for range 1 + m.IntN(2) {
-				values.Set(protoreflect.ValueOfString(pick(m, "k", "envoy.lb", "é")).MapKey(), m.value(f.MapValue(), values.NewValue, depth))
+				values.Set(protoreflect.ValueOfString(pick(m, "k", "envoy.lb", "é", "fault", "x.stateful_session")).MapKey(), m.value(f.MapValue(), values.NewValue, depth))
 			}
 		}
 	case f.IsList():
@@ -211,7 +431,15 @@ func (m *maker) field(to protoreflect.Message, f protoreflect.FieldDescriptor, d
 			list.Append(m.value(f, list.NewElement, depth))
 		}
 	case f.Message() != nil:
+		outer := m.extension
+		switch f.FullName() {
+		case "envoy.extensions.filters.http.stateful_session.v3.StatefulSession.session_state":
+			m.extension = []string{typeCookieSession, typeHeaderSession, "example.Unknown"}
+		case "envoy.config.route.v3.RouteMatch.path_match_policy":
+			m.extension = []string{typePathTemplate, typePathTemplate, "example.Unknown"}
+		}
 		to.Set(f, m.value(f, func() protoreflect.Value { return to.NewField(f) }, depth))
+		m.extension = outer
 	default:
 		to.Set(f, m.value(f, nil, depth))
 	}
@@ -235,7 +463,7 @@ func (m *maker) value(f protoreflect.FieldDescriptor, empty func() protoreflect.
 		if m.chance(m.spoil) {
 			return protoreflect.ValueOfEnum(99)
 		}
-		if f.FullName() == "envoy.config.cluster.v3.Cluster.type" && m.chance(0.8) {
+		if f.FullName() == "envoy.config.cluster.v3.Cluster.type" && m.chance(0.5) {
 			return protoreflect.ValueOfEnum(protoreflect.EnumNumber(clusterv3.Cluster_EDS))
 		}
 		return protoreflect.ValueOfEnum(values.Get(m.IntN(values.Len())).Number())
@@ -266,6 +494,10 @@ func (m *maker) number(field protoreflect.FullName) uint32 {
 			return pick[uint32](m, 65536, math.MaxUint32)
 		}
 		return pick[uint32](m, 0, 1, 80, 443, 50052, 50052, 65535, uint32(m.IntN(65536)))
+	case "envoy.extensions.filters.http.fault.v3.FaultAbort.http_status":
+		return pick[uint32](m, 200, 404, 503, 504, 599)
+	case "envoy.config.route.v3.RetryPolicy.retriable_status_codes", "envoy.config.route.v3.DirectResponseAction.status":
+		return pick[uint32](m, 200, 400, 401, 403, 404, 409, 429, 500, 502, 503, 504)
 	case "envoy.config.endpoint.v3.LocalityLbEndpoints.priority":
 		return pick[uint32](m, 0, 0, 1, 2, 3, math.MaxUint32)
 	}
@@ -286,6 +518,25 @@ func (m *maker) text(field protoreflect.FullName) string {
 		return pick(m, "*", "*.Example.com", "svc.*", "Svc.Demo.svc.cluster.local", "[fd00::1]:80", "10.0.0.1", "ÄÖ.example")
 	case "envoy.config.route.v3.HeaderMatcher.name":
 		return pick(m, "x-user", "X-Version", "Host", ":path", ":authority", "É")
+	case "envoy.config.core.v3.CidrRange.address_prefix":
+		return pick(m, "10.0.0.0", "fd00::", "10.1.2.3")
+	case "envoy.config.core.v3.HeaderValue.key", "envoy.config.route.v3.Route.request_headers_to_remove", "envoy.config.route.v3.VirtualHost.request_headers_to_remove",
+		"envoy.config.route.v3.RouteConfiguration.request_headers_to_remove", "envoy.config.route.v3.WeightedCluster.ClusterWeight.request_headers_to_remove":
+		return pick(m, "x-a", "X-B", "x-c", ":path", "Host")
+	case "envoy.config.core.v3.HeaderValue.value":
+		return pick(m, "", "v", "100%%", "%PROTOCOL% and %%", "%REQ(x)%", "100%", "%")
+	case "envoy.config.route.v3.RetryPolicy.retry_on":
+		return pick(m, "5xx", "unavailable, cancelled", "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes", "odd", "gateway-error,,reset", "retriable-headers")
+	case "envoy.config.route.v3.RouteAction.HashPolicy.FilterState.key":
+		return pick(m, "io.grpc.channel_id", "other")
+	case "envoy.type.matcher.v3.RegexMatchAndSubstitute.substitution":
+		return pick(m, "", `\0`, `a$\\b`, `$1`, "x")
+	case "envoy.config.cluster.v3.Cluster.name":
+		return pick(m, "outbound|50052|v1|a.demo.svc.cluster.local", "PassthroughCluster", "é")
+	case "envoy.config.cluster.v3.Cluster.CustomClusterType.name":
+		return pick(m, "envoy.clusters.original_dst", "x")
+	case "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig.path_template":
+		return pick(m, slices.Sorted(maps.Keys(templates))...)
 	case "envoy.type.matcher.v3.RegexMatcher.regex":
 		return pick(m, "v[0-9]+", "a|b", "a|ab", "(?i)V1", ".*", "a*?", "", "^v1$", `/p\.S/.*`, "(?s)a.b", `\Qa`, "(?U)a+", "(?m)^a$")
 	case "envoy.config.route.v3.RouteMatch.prefix", "envoy.config.route.v3.RouteMatch.path", "envoy.config.route.v3.RouteMatch.path_separated_prefix":
@@ -321,11 +572,15 @@ func (m *maker) special(to protoreflect.Message) bool {
 		to.Set(d.Fields().ByName("nanos"), protoreflect.ValueOfInt32(nanos))
 	case "google.protobuf.UInt32Value":
 		to.Set(d.Fields().ByName("value"), protoreflect.ValueOfUint32(m.number("")))
+	case "google.protobuf.UInt64Value":
+		to.Set(d.Fields().ByName("value"), protoreflect.ValueOfUint64(pick[uint64](m, 0, 2, 997, 1021, 65537, pick[uint64](m, 7, 7, 7, 1024, 1<<40))))
+	case "google.protobuf.FloatValue":
+		to.Set(d.Fields().ByName("value"), protoreflect.ValueOfFloat32(pick[float32](m, 0, 0.5, 1)))
 	case "google.protobuf.BoolValue":
 		to.Set(d.Fields().ByName("value"), protoreflect.ValueOfBool(m.chance(0.5)))
 	case "google.protobuf.Struct":
 		if m.chance(0.7) {
-			s, err := structpb.NewStruct(map[string]any{"tlsMode": "istio", "list": []any{1.5, true, nil}})
+			s, err := structpb.NewStruct(map[string]any{"tlsMode": "istio", "hash_key": pick(m, any("k"), any(1.5)), "list": []any{1.5, true, nil}})
 			if err != nil {
 				panic(err)
 			}
@@ -391,15 +646,34 @@ func (m *maker) pack(a *anypb.Any, field protoreflect.FullName, depth int) {
 	case "envoy.config.listener.v3.ApiListener.api_listener", "envoy.config.listener.v3.Filter.typed_config":
 		names = []string{hcmName}
 		if m.chance(0.03) || field != "envoy.config.listener.v3.ApiListener.api_listener" && m.chance(0.3) {
-			names = []string{"envoy.extensions.filters.network.rbac.v3.RBAC", "example.Unknown", ""}
+			names = []string{typeNetworkRBAC, "example.Unknown", "", typeTCPProxy, "envoy.tcp.metadataexchange.config.MetadataExchange"}
+		} else if field != "envoy.config.listener.v3.ApiListener.api_listener" && m.chance(0.4) {
+			names = []string{typeTCPProxy}
 		}
 	case "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config":
-		names = []string{typeFault, typeStatefulSession, "envoy.extensions.filters.http.rbac.v3.RBAC", "example.Unknown"}
+		names = []string{typeFault, typeStatefulSession, typeRBAC, "example.Unknown", "stats.PluginConfig"}
+	case "envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry.value", "envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry.value",
+		"envoy.config.route.v3.Route.TypedPerFilterConfigEntry.value", "envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry.value":
+		names = []string{typeFault, typeSessionOfRoute, typeFilterConfig, "envoy.extensions.filters.http.cors.v3.CorsPolicy", "example.Unknown"}
+	case "envoy.config.route.v3.FilterConfig.config":
+		names = []string{typeFault, typeSessionOfRoute, "", "example.Unknown"}
+	case "envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry.value":
+		names = []string{typeHTTPOptions, typeHTTPOptions, "example.Unknown"}
+	case "envoy.config.cluster.v3.Cluster.CustomClusterType.typed_config":
+		names = []string{typeAggregate, typeDNSCluster, "example.Unknown"}
+	case "envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config":
+		names = []string{typePreviousHosts, "example.Unknown"}
+	case "envoy.config.route.v3.RetryPolicy.RetryPriority.typed_config":
+		names = []string{typePreviousPriorities, "example.Unknown"}
 	case "envoy.config.core.v3.TransportSocket.typed_config":
 		names = []string{typeRawBuffer, "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
 			"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport", ""}
 	case "envoy.config.core.v3.TypedExtensionConfig.typed_config":
-		names = []string{typeRoundRobin, typeLocalityRoundRobin, typeLocalityRoundRobin, "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest", "example.Unknown"}
+		names = []string{"example.Unknown", typeRoundRobin, typeLocalityRoundRobin, typeLocalityRoundRobin, typeLeastRequest, typeRandom, typeRingHash, typeMaglev, typePickFirst,
+			typeReportedRoundRobin, typeRandomSubsetting, typeOverrideHost, typeClusterProvided}
+		if m.extension != nil {
+			names = m.extension
+		}
 	}
 	name := pick(m, names...)
 	if a.TypeUrl = name; name != "" {
@@ -418,19 +692,18 @@ func (m *maker) pack(a *anypb.Any, field protoreflect.FullName, depth int) {
 
 // content fills a configuration that is looked into.
 func (m *maker) content(a *anypb.Any, name string, depth int) {
-	switch name {
-	case hcmName:
-		manager := &hcmv3.HttpConnectionManager{}
-		m.fill(manager.ProtoReflect(), depth)
-		a.Value = marshal(manager)
-	case typeLocalityRoundRobin:
-		if m.chance(0.9) {
-			policies := &clusterv3.LoadBalancingPolicy{}
-			m.fill(policies.ProtoReflect(), depth)
-			a.Value = marshal(&wrrlocalityv3.WrrLocality{EndpointPickingPolicy: policies})
-		}
-	case typeFault:
-	default:
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))
+	if err != nil {
 		a.Value = pick(m, nil, rawVarint)
+		return
 	}
+	if name == typeLocalityRoundRobin || name == typeRandomSubsetting || name == typeOverrideHost {
+		depth -= 2
+	}
+	if depth < 0 || strings.Contains(name, "Tls") || strings.Contains(name, "transport_sockets") {
+		return
+	}
+	to := kind.New()
+	m.fill(to, depth)
+	a.Value = marshal(to.Interface())
 }

@@ -9,9 +9,13 @@ import (
 	"regexp"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	templatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 )
 
 func referenceNamedRouteConfig(m *routev3.RouteConfiguration) (*routeConfig, error) {
@@ -23,6 +27,11 @@ func referenceNamedRouteConfig(m *routev3.RouteConfiguration) (*routeConfig, err
 
 func referenceRouteConfig(m *routev3.RouteConfiguration) (*routeConfig, error) {
 	c := &routeConfig{name: m.GetName()}
+	if m == nil {
+		return c, nil
+	}
+	config := saidByConfig(m)
+	err := config.check()
 	for _, v := range m.GetVirtualHosts() {
 		host := virtualHost{name: v.Name}
 		for _, domain := range v.Domains {
@@ -31,16 +40,16 @@ func referenceRouteConfig(m *routev3.RouteConfiguration) (*routeConfig, error) {
 			}
 			host.domains = append(host.domains, domain)
 		}
+		above := []said{saidByHost(v), config}
+		err = errors.Join(err, above[0].check())
 		for _, r := range v.Routes {
 			x := route{name: r.Name}
-			if err := errors.Join(referenceMatch(r.Match, &x.match), referenceAction(r, &x)); err != nil {
-				return nil, err
-			}
+			err = errors.Join(err, referenceMatch(r.Match, &x.match), referenceAction(r, above, m.MostSpecificHeaderMutationsWins, &x))
 			host.routes = append(host.routes, x)
 		}
 		c.virtualHosts = append(c.virtualHosts, host)
 	}
-	return c, nil
+	return c, err
 }
 
 func referenceMatch(m *routev3.RouteMatch, x *routeMatch) (err error) {
@@ -63,10 +72,17 @@ func referenceMatch(m *routev3.RouteMatch, x *routeMatch) (err error) {
 	case *routev3.RouteMatch_SafeRegex:
 		x.path, x.text, x.foldCase = pathRegex, path.SafeRegex.GetRegex(), false
 		x.regex, err = referenceRegex(path.SafeRegex)
+	case *routev3.RouteMatch_PathMatchPolicy:
+		err = referenceTemplate(path.PathMatchPolicy, x)
 	default:
 		x.never = "path"
 	}
-	if len(m.QueryParameters)+len(m.DynamicMetadata)+len(m.FilterState)+len(m.Cookies)+len(m.ProtoReflect().GetUnknown()) > 0 || m.TlsContext != nil {
+	for _, q := range m.QueryParameters {
+		if present, ok := q.QueryParameterMatchSpecifier.(*routev3.QueryParameterMatcher_PresentMatch); !ok || present.PresentMatch {
+			x.never = "query"
+		}
+	}
+	if len(m.DynamicMetadata)+len(m.FilterState)+len(m.ProtoReflect().GetUnknown()) > 0 || m.TlsContext != nil {
 		x.never = "other parts"
 	}
 	if f := m.RuntimeFraction; f != nil {
@@ -78,7 +94,44 @@ func referenceMatch(m *routev3.RouteMatch, x *routeMatch) (err error) {
 		x.headers = append(x.headers, y)
 		err = errors.Join(err, e)
 	}
+	for _, cookie := range m.Cookies {
+		y := headerMatch{name: "cookie", cookie: cookie.Name, invert: cookie.InvertMatch, kind: headerExact}
+		if cookie.Name == "" {
+			err = errors.Join(err, errors.New("cookie without name"))
+		}
+		if cookie.StringMatch != nil {
+			err = errors.Join(err, referenceString(cookie.StringMatch, x, &y))
+		}
+		x.headers = append(x.headers, y)
+	}
 	return err
+}
+
+// referenceTemplate compiles a path template by replacing its wildcards, which
+// is enough for those that are made here.
+func referenceTemplate(m *corev3.TypedExtensionConfig, x *routeMatch) error {
+	name, readable := extensionType(m.GetTypedConfig())
+	if !readable || name != nameOf(&templatev3.UriTemplateMatchConfig{}) {
+		x.never = "path"
+		return nil
+	}
+	config := &templatev3.UriTemplateMatchConfig{}
+	if err := proto.Unmarshal(m.TypedConfig.Value, config); err != nil {
+		return err
+	}
+	pattern, ok := templates[config.PathTemplate]
+	if !ok {
+		return fmt.Errorf("template %q", config.PathTemplate)
+	}
+	x.path, x.text, x.foldCase = pathRegex, config.PathTemplate, false
+	x.regex = regexp.MustCompile(pattern)
+	x.regex.Longest()
+	return nil
+}
+
+// templates are the path templates that are made, as patterns.
+var templates = map[string]string{
+	"/p.S/*": "/p\\.S/[^/]+", "/p.S/**": "/p\\.S/.*", "/{a}/Method": "/[^/]+/Method", "/{s=p.*}/{rest=**}": "/p\\.[^/]+/.*", "/{a=**}": "/.*",
 }
 
 // referenceRegex is the pattern without anchors; see sameRegex.
@@ -166,53 +219,135 @@ func referencePart(h *headerMatch, kind headerKind, text string) error {
 	return nil
 }
 
-func referenceAction(m *routev3.Route, x *route) error {
-	forward, ok := m.Action.(*routev3.Route_Route)
-	var err error
-	if ok {
-		err = errors.Join(referenceLimit(forward.Route.GetMaxStreamDuration(), x), referenceClusters(forward.Route, x))
-	} else {
+func referenceAction(m *routev3.Route, above []said, specificWins bool, x *route) error {
+	own := saidByRoute(m)
+	err := own.check()
+	switch action := m.Action.(type) {
+	case *routev3.Route_Route:
+		err = errors.Join(err, referenceLimit(action.Route, x), referenceForward(action.Route, &own, above, specificWins, x))
+	case *routev3.Route_DirectResponse:
+		x.failure, x.code = "answers itself", referenceCode(action.DirectResponse.GetStatus())
+	case *routev3.Route_Redirect:
+		x.failure, x.code = "redirects", codes.Unknown
+	default:
 		x.failure = "does not forward"
 	}
 	if x.match.never != "" {
-		x.clusters, x.total, x.failure = nil, 0, "never matches"
+		x.clusters, x.total, x.header, x.policy, x.failure = nil, 0, "", nil, "never matches"
 	}
 	return err
 }
 
-func referenceLimit(m *routev3.RouteAction_MaxStreamDuration, x *route) (err error) {
-	limit := m.GetGrpcTimeoutHeaderMax()
+// referenceForward settles the policy of a route and of its clusters.
+func referenceForward(m *routev3.RouteAction, own *said, above []said, specificWins bool, x *route) error {
+	p, err := own.policy(above, specificWins)
+	if err != nil {
+		return err
+	}
+	for _, h := range m.GetHashPolicy() {
+		hash, use, e := referenceHash(h)
+		if err = errors.Join(err, e); use {
+			p.hash = append(p.hash, hash)
+		}
+	}
+	switch s := m.GetHostRewriteSpecifier().(type) {
+	case *routev3.RouteAction_HostRewriteLiteral:
+		p.rewrite.literal = s.HostRewriteLiteral
+	case *routev3.RouteAction_AutoHostRewrite:
+		p.rewrite.auto = s.AutoHostRewrite.GetValue()
+	case *routev3.RouteAction_HostRewriteHeader:
+		p.rewrite.header = referenceName(s.HostRewriteHeader)
+	case *routev3.RouteAction_HostRewritePathRegex:
+		var e error
+		p.rewrite.path, p.rewrite.substitute, e = referenceSubstitution(s.HostRewritePathRegex)
+		err = errors.Join(err, e)
+	}
+	err = errors.Join(err, referenceClusters(m, p, own, above, specificWins, x))
+	if x.policy = something(p); x.failure != "" && x.match.never != "" {
+		x.policy = nil
+	}
+	return err
+}
+
+func referenceLimit(m *routev3.RouteAction, x *route) (err error) {
+	if stream := m.GetMaxStreamDuration(); stream != nil {
+		limit := stream.GrpcTimeoutHeaderMax
+		if limit == nil {
+			limit = stream.MaxStreamDuration
+		}
+		x.hasMaxDuration = limit != nil
+		x.maxDuration, err = referenceDuration(limit)
+		return err
+	}
+	limit := m.GetMaxGrpcTimeout()
 	if limit == nil {
-		limit = m.GetMaxStreamDuration()
+		limit = m.GetTimeout()
 	}
-	x.hasMaxDuration = limit != nil
 	x.maxDuration, err = referenceDuration(limit)
+	x.hasMaxDuration = x.maxDuration > 0
 	return err
 }
 
-func referenceClusters(m *routev3.RouteAction, x *route) error {
+func referenceClusters(m *routev3.RouteAction, p *routePolicy, own *said, above []said, specificWins bool, x *route) error {
 	switch specifier := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		if specifier.Cluster == "" {
 			return errors.New("cluster without name")
 		}
-		x.clusters, x.total = []weightedCluster{{specifier.Cluster, 1}}, 1
+		x.clusters, x.total = []weightedCluster{{name: specifier.Cluster, weight: 1}}, 1
+	case *routev3.RouteAction_ClusterHeader:
+		if x.header = referenceName(specifier.ClusterHeader); x.header == "" {
+			return errors.New("cluster_header without name")
+		}
 	case *routev3.RouteAction_WeightedClusters:
-		var total uint64
-		for _, c := range specifier.WeightedClusters.GetClusters() {
-			weight := c.Weight.GetValue()
-			if total += uint64(weight); weight > 0 {
-				x.clusters = append(x.clusters, weightedCluster{c.Name, weight})
-			}
-			if c.ClusterHeader != "" || weight > 0 && c.Name == "" {
-				return errors.New("cluster without name")
-			}
-		}
-		if x.total = uint32(total); total == 0 || total > math.MaxUint32 {
-			return fmt.Errorf("weights add up to %d", total)
-		}
+		return referenceWeights(specifier.WeightedClusters, p, own, above, specificWins, x)
 	default:
 		x.failure = "no cluster that can be told beforehand"
 	}
 	return nil
+}
+
+func referenceWeights(m *routev3.WeightedCluster, p *routePolicy, own *said, above []said, specificWins bool, x *route) error {
+	var total uint64
+	byHeader := false
+	for _, c := range m.GetClusters() {
+		weight := c.Weight.GetValue()
+		if total += uint64(weight); c.Name == "" && c.ClusterHeader != "" {
+			byHeader = byHeader || weight > 0
+		} else if c.Name == "" && weight > 0 {
+			return errors.New("cluster without name")
+		}
+		policy, err := referenceWeightPolicy(c, p, own, above, specificWins)
+		if err != nil {
+			return err
+		}
+		if weight > 0 {
+			x.clusters = append(x.clusters, weightedCluster{c.Name, weight, policy})
+		}
+	}
+	if x.total = uint32(total); total == 0 || total > math.MaxUint32 {
+		return fmt.Errorf("weights add up to %d", total)
+	}
+	if byHeader {
+		x.clusters, x.total, x.failure = nil, 0, "a cluster from a header"
+	}
+	return nil
+}
+
+// referenceWeightPolicy is nil for a cluster that says nothing of its own.
+func referenceWeightPolicy(m *routev3.WeightedCluster_ClusterWeight, p *routePolicy, own *said, above []said, specificWins bool) (*routePolicy, error) {
+	its := saidByCluster(m)
+	alone, err := its.policy(nil, specificWins)
+	if err != nil || something(alone) == nil && m.GetHostRewriteLiteral() == "" {
+		return nil, err
+	}
+	settled, err := its.policy(append([]said{*own}, above...), specificWins)
+	if err != nil {
+		return nil, err
+	}
+	settled.hash, settled.rewrite = p.hash, p.rewrite
+	if literal := m.GetHostRewriteLiteral(); literal != "" {
+		settled.rewrite = authorityRewrite{literal: literal}
+	}
+	return something(settled), nil
 }
