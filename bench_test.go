@@ -210,6 +210,24 @@ func (f *handFed) attemptOnce() bool {
 	return true
 }
 
+// BenchmarkInvokeProtected sends a unary call through memory and back, without
+// and with what protects providers.
+func BenchmarkInvokeProtected(b *testing.B) {
+	w := newWire(b)
+	in, out := wrapperspb.String("hello"), new(wrapperspb.StringValue)
+	for _, name := range []string{"none", "outlier+limits"} {
+		w.fed.recluster(protections[name])
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := w.inv.Invoke(context.Background(), wireMethod, in, out); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkInvoke sends a unary call through memory and back: through an
 // Invoker, and through a ClientConn with the same headers.
 func BenchmarkInvoke(b *testing.B) {
@@ -313,6 +331,7 @@ func BenchmarkStream(b *testing.B) {
 // wire is a server behind a pipe, with an Invoker and a ClientConn that both
 // lead to it.
 type wire struct {
+	fed  *handFed
 	inv  *Invoker
 	bare *grpc.ClientConn
 }
@@ -340,7 +359,7 @@ func newWire(tb testing.TB) *wire {
 	m := newHandFed(dial)
 	tb.Cleanup(m.mesh.table.close)
 	m.feed(fedService(1))
-	return &wire{inv: m.inv, bare: bare}
+	return &wire{fed: m, inv: m.inv, bare: bare}
 }
 
 func answerItself(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {

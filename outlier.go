@@ -48,6 +48,9 @@ func newOutlierRules(d *outlierDetection) *outlierRules {
 	r := &outlierRules{outlierDetection: *d}
 	r.enforced = [causeCount]uint32{d.enforce5xx, d.enforceGateway, d.enforceLocal,
 		d.enforceSuccessRate, d.enforceFailure, d.enforceLocalSuccessRate, d.enforceLocalFailure}
+	if r.interval <= 0 {
+		r.interval = 10 * time.Second // Envoy's default; 0 would be no sweep, and no way back
+	}
 	if !d.split {
 		r.enforced[causeLocal], r.enforced[causeLocalSuccessRate], r.enforced[causeLocalFailureShare] = 0, 0, 0
 	}

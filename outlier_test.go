@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/proxyless/proxyless/meshtest"
 )
 
 // outlierDefaults are Envoy's, but that all may be ejected.
@@ -534,5 +536,32 @@ func TestTimeoutsAreOfLocalOrigin(t *testing.T) {
 			t.Errorf("%s: silence does not count", name)
 		}
 		s.readmit(0)
+	}
+}
+
+// TestADestinationRulesProtectionTakesEffect goes from the bytes of a cluster
+// to what calls meet.
+func TestADestinationRulesProtectionTakesEffect(t *testing.T) {
+	v := newServed(t, 1, func(context.Context) error { return status.Error(codes.Internal, "broken") })
+	update := func(c meshtest.Cluster) {
+		c.Name = fedCluster
+		v.feed([][]byte{fedResponse(meshtest.ClusterType, c.Marshal())})
+	}
+	update(meshtest.Cluster{Outliers: &meshtest.OutlierDetection{Consecutive5xx: 2, MaxEjectionPercent: 100}})
+	for range 2 {
+		if err := v.call(t.Context()); status.Convert(err).Message() != "broken" {
+			t.Fatal(err)
+		}
+	}
+	if err := v.call(t.Context()); !containsAll(err.Error(), "ejected") {
+		t.Errorf("after two failures: %v", err)
+	}
+	update(meshtest.Cluster{Outliers: &meshtest.OutlierDetection{Consecutive5xx: 2, MaxEjectionPercent: 100, Interval: time.Second}})
+	if err := v.call(t.Context()); !containsAll(err.Error(), "ejected") {
+		t.Errorf("after an update: %v", err)
+	}
+	update(meshtest.Cluster{})
+	if err := v.call(t.Context()); status.Convert(err).Message() != "broken" {
+		t.Errorf("without outlier detection: %v", err)
 	}
 }
