@@ -17,6 +17,9 @@ var healthWords = [...]string{healthUnknown: "health unknown", healthHealthy: "h
 // where none of them takes it. It dials nothing.
 func (x *explaining) endpoints(s *endpointSet, to *ExplainedCluster) {
 	to.Balancer, to.Policies = balancerNames[s.balance.policy], s.cluster.words(&s.balance)
+	if s.state != nil {
+		to.Policies = append(to.Policies, s.state.words()...)
+	}
 	for _, d := range s.drops {
 		to.Policies = append(to.Policies, fmt.Sprintf("%s of the calls are dropped for %s", perMillion(d.share), d.category))
 	}
