@@ -70,7 +70,7 @@ type Config struct {
 	// mesh offers to some endpoints, and does not demand, is no reason.
 	// dubbo.registry.strict, which is no key of Dubbo's own.
 	Strict bool
-	// View is what istiod is asked for. dubbo.registry.view=full or lean, which
+	// View is what istiod is asked for. Default ViewFull. dubbo.registry.view=full or lean, which
 	// may be written as a parameter of the registry's address. Where this is
 	// left open, ISTIO_META_GENERATOR=grpc, or GENERATOR "grpc" in the node
 	// metadata of a bootstrap JSON, as Istio's agent writes it for gRPC
@@ -140,19 +140,19 @@ type Config struct {
 type View uint8
 
 const (
-	// ViewLean is what istiod makes for gRPC clients: what is asked for by
-	// name, and little of it. There is no outlier detection, no DNS, no
-	// egress policy, no connection pool; of the choices of an endpoint there
-	// are least request and consistent hashing. It takes the least memory, and
-	// is spoken in state of the world.
-	ViewLean View = iota
 	// ViewFull is what a sidecar gets: the whole policy of the mesh, and the
 	// name of every service. It is spoken in delta, or in state of the world
 	// with a control plane that does not know delta.
-	ViewFull
+	ViewFull View = iota
+	// ViewLean is what istiod makes for gRPC clients: what is asked for by
+	// name, and little of it. There is no outlier detection, no DNS, no egress
+	// policy, no connection pool; of the choices of an endpoint there are least
+	// request and consistent hashing. It takes the least memory, and is spoken
+	// in state of the world.
+	ViewLean
 )
 
-var viewNames = [...]string{"lean", "full"}
+var viewNames = [...]string{"full", "lean"}
 
 // String is "full" or "lean".
 func (v View) String() string {

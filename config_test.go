@@ -76,7 +76,7 @@ func TestAnApplicationNameIsEnough(t *testing.T) {
 		QoS: QoS{Port: 22222}, Logger: slog.Default(),
 		Node: Node{
 			IP: "192.0.2.7", Pod: "laptop", Namespace: "default", ClusterID: "Kubernetes", Domain: "cluster.local",
-			TrustDomain: "cluster.local", Metadata: map[string]any{}, service: "greeting", lean: got.View == ViewLean,
+			TrustDomain: "cluster.local", Metadata: map[string]any{}, service: "greeting",
 		},
 	}
 	if !reflect.DeepEqual(got, want) {

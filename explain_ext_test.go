@@ -136,6 +136,7 @@ func limitedEcho(t *testing.T, cp *meshtest.ControlPlane) {
 }
 
 func TestWhatIsIgnoredIsSaidEverywhere(t *testing.T) {
+	useLeanView(t)
 	cp := meshtest.New(t)
 	limitedEcho(t, cp)
 	mesh := join(t, testConfig(cp, "consumer"))
@@ -160,6 +161,7 @@ func TestWhatIsIgnoredIsSaidEverywhere(t *testing.T) {
 }
 
 func TestStrictRefusesTheResource(t *testing.T) {
+	useLeanView(t)
 	cp := meshtest.New(t)
 	limitedEcho(t, cp)
 	cfg := testConfig(cp, "consumer")

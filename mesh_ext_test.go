@@ -106,6 +106,9 @@ func testConfig(cp *meshtest.ControlPlane, name string) proxyless.Config {
 	}
 }
 
+// useLeanView makes a test that is about the lean view run in it.
+func useLeanView(t *testing.T) { t.Setenv("DUBBO_REGISTRY_VIEW", "lean") }
+
 func join(t testing.TB, cfg proxyless.Config) *proxyless.Mesh {
 	t.Helper()
 	mesh, err := proxyless.Join(t.Context(), cfg)

@@ -77,7 +77,7 @@ func TestExplicitFieldsWin(t *testing.T) {
 		"NODE_NAME": "no", "ISTIO_META_NETWORK": "no", "ISTIO_META_OTHER": "yes", "ISTIO_META_INSTANCE_IPS": "10.0.0.1",
 	}, map[string]string{istioLabelsFile: `app="no"`})
 	want := literal
-	want.service, want.lean = "greeting", n.lean // by Config.View
+	want.service, want.lean = "greeting", false
 	want.Metadata = maps.Clone(literal.Metadata)
 	want.Metadata["OTHER"] = "yes"
 	if !reflect.DeepEqual(n, want) {
@@ -187,13 +187,13 @@ func TestLabelsAndLocality(t *testing.T) {
 	}
 }
 
-func TestTheGeneratorIsAlwaysGRPC(t *testing.T) {
+func TestTheGeneratorIsGRPCsInTheLeanView(t *testing.T) {
 	n, notes := filledNode(t, Node{IP: "10.0.0.1"}, map[string]string{"ISTIO_META_GENERATOR": "envoy"}, nil)
-	if n.message().metadata["GENERATOR"] != "grpc" || len(notes) != 1 || !strings.Contains(notes[0], "ISTIO_META_GENERATOR=envoy") {
+	if n.message().metadata["GENERATOR"] != nil || len(notes) != 1 || !strings.Contains(notes[0], "ISTIO_META_GENERATOR=envoy") {
 		t.Errorf("%v, notes %q", n.message().metadata, notes)
 	}
 	n, notes = filledNode(t, Node{IP: "10.0.0.1"}, map[string]string{"ISTIO_META_GENERATOR": "grpc", "ISTIO_METAJSON_X": "{"}, nil)
-	if n.message().metadata["GENERATOR"] != "grpc" || len(notes) != 1 || !strings.Contains(notes[0], "ISTIO_METAJSON_X is not used") {
+	if n.message().metadata["GENERATOR"] != "grpc" || len(notes) != 2 || !strings.Contains(notes[0], "ISTIO_METAJSON_X is not used") || !strings.Contains(notes[1], "the view is lean") {
 		t.Errorf("%v, notes %q", n.message().metadata, notes)
 	}
 }

@@ -134,6 +134,7 @@ func TestTheControlPlaneIsVerifiedAndToldWhoCalls(t *testing.T) {
 }
 
 func TestPlainTextCarriesNoToken(t *testing.T) {
+	useLeanView(t)
 	cp := meshtest.New(t)
 	cfg := testConfig(cp, "consumer")
 	cfg.TokenFile = write(t, filepath.Join(t.TempDir(), "token"), []byte(token("istio-ca", time.Now().Add(time.Hour))))
@@ -231,6 +232,7 @@ func TestSteadySilenceIsNormal(t *testing.T) {
 }
 
 func TestTheDoesNotExistTimerIsFifteenSeconds(t *testing.T) {
+	useLeanView(t) // in the full view the first answers say what there is not
 	synctest.Test(t, func(t *testing.T) {
 		cp := meshtest.New(t, meshtest.InMemory())
 		mesh := join(t, testConfig(cp, "consumer"))
@@ -238,6 +240,20 @@ func TestTheDoesNotExistTimerIsFifteenSeconds(t *testing.T) {
 		start := time.Now()
 		_, err := say(t.Context(), inv)
 		if took := time.Since(start).Round(time.Second); err == nil || took != 15*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+		mesh.Close()
+	})
+}
+
+func TestAbsenceInTheFullViewIsTheMeshsWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cp := meshtest.New(t, meshtest.InMemory())
+		mesh := join(t, testConfig(cp, "consumer"))
+		inv := refer(t, mesh)
+		start := time.Now()
+		_, err := say(t.Context(), inv)
+		if took := time.Since(start).Round(time.Second); problem(t, err).Stage != proxyless.StageListener || took > 0 {
 			t.Errorf("%v after %v", err, took)
 		}
 		mesh.Close()
