@@ -43,8 +43,9 @@ func TestTheBootstrapOfIstiosAgent(t *testing.T) {
 	wantNotes := []string{
 		"/b.json: certificate_providers are not used: providers are called without TLS",
 		"the control plane is unix:///etc/istio/proxy/XDS, from /b.json",
+		"the view is lean, since GENERATOR is grpc in the node's metadata",
 	}
-	if !slices.Equal(notes, wantNotes) {
+	if !slices.Equal(notes, wantNotes) || c.View != ViewLean {
 		t.Errorf("notes %q", notes)
 	}
 }

@@ -31,7 +31,7 @@ func TestAPodWithTheDownwardAPI(t *testing.T) {
 	want := nodeMessage{
 		id: "sidecar~10.1.0.7~greeting-5d4f.demo~demo.svc.corp.local", cluster: "greeting", region: "eu", zone: "eu-1", subZone: "rack",
 		metadata: map[string]any{
-			"GENERATOR": "grpc", "CLUSTER_ID": "east", "NAMESPACE": "demo", "NAME": "greeting-5d4f", "SERVICE_ACCOUNT": "greeting", "NODE_NAME": "worker-1",
+			"CLUSTER_ID": "east", "NAMESPACE": "demo", "NAME": "greeting-5d4f", "SERVICE_ACCOUNT": "greeting", "NODE_NAME": "worker-1",
 			"INSTANCE_IPS": "10.1.0.7", "MESH_ID": "mesh", "NETWORK": "n1", "UNPRIVILEGED_POD": "true", "POD_PORTS": `[{"containerPort":50052}]`,
 			"EXTRA":       map[string]any{"a": []any{1.0, true}},
 			"LABELS":      map[string]any{"app": "greeting", "version": `v"1"`, "istio-locality": "eu.eu-1.rack"},
