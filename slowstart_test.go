@@ -46,8 +46,7 @@ func TestANewEndpointWarmsUp(t *testing.T) {
 				}
 				return n
 			}
-			ctx, stop := t.Context(), make(chan struct{})
-			go func() { s.table.upkeep.loop(ctx); close(stop) }()
+			go s.table.upkeep.loop(t.Context())
 			if w := s.tiers[0].shares.Load(); w != nil {
 				t.Errorf("%s: the cluster's first endpoints warm up: %d", name, *w)
 			}
