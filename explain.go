@@ -15,13 +15,19 @@ type Explanation struct {
 	Temporary bool   `json:"temporary,omitempty"` // nothing referred to the service: a reference was made for this
 	Authority string `json:"authority"`           // what the virtual host is chosen by
 
-	Listeners    []ExplainedName  `json:"listeners"`              // the names asked for, and the ports of one asked for without
-	VirtualHosts []ExplainedName  `json:"virtualHosts,omitempty"` // those that the mesh sent for the port
-	Routes       []ExplainedRoute `json:"routes,omitempty"`       // of the virtual host, in order
+	// Listeners are the names asked for, and the ports of one asked for without.
+	Listeners []ExplainedName `json:"listeners"`
+	// RouteConfiguration is the one that the listener names; in the full view it
+	// is called "port/host" or "host:port/host", and made of the one before "/".
+	RouteConfiguration string `json:"routeConfiguration,omitempty"`
+	// VirtualHosts are those of the route configuration; in the full view, where
+	// that is for the whole mesh, those that might be meant.
+	VirtualHosts []ExplainedName  `json:"virtualHosts,omitempty"`
+	Routes       []ExplainedRoute `json:"routes,omitempty"` // of the virtual host, in order
 	// Ignored is the policy on the way that is not applied: resource and path.
 	Ignored []string `json:"ignored,omitempty"`
-	// Error is what the call would fail with, or wait for until its deadline and
-	// then fail with; empty where some of its ways lead to an endpoint.
+	// Error is what the call would fail with; empty where some of its ways lead to
+	// endpoints, of which one is ready or may become so.
 	Error string `json:"error,omitempty"`
 }
 
@@ -55,7 +61,8 @@ type ExplainedCluster struct {
 	// there are.
 	Endpoints []ExplainedEndpoint `json:"endpoints,omitempty"`
 	Count     int                 `json:"count"`
-	Error     string              `json:"error,omitempty"` // what these calls fail with, or wait for
+	Waits     bool                `json:"waits,omitempty"` // no endpoint is ready, and calls wait for the first that is
+	Error     string              `json:"error,omitempty"` // what these calls fail with
 }
 
 // ExplainedEndpoint is an endpoint of a cluster.
@@ -82,6 +89,9 @@ func (x *Explanation) String() string {
 	}
 	if x.Authority != "" {
 		t.line(1, true, "authority %s", x.Authority)
+	}
+	if x.RouteConfiguration != "" {
+		t.line(1, true, "route configuration %s", x.RouteConfiguration)
 	}
 	for _, v := range x.VirtualHosts {
 		t.line(1, v.Taken, "virtual host %s%s", v.Name, because(v.Reason))
@@ -158,6 +168,9 @@ func (t *explainText) cluster(c *ExplainedCluster) {
 	}
 	if more := c.Count - shownEndpoints; more > 0 {
 		t.line(3, false, "and %d endpoints more", more)
+	}
+	if c.Waits {
+		t.line(3, true, "waits until an endpoint is ready")
 	}
 	if c.Error != "" {
 		t.line(3, true, "fails: %s", c.Error)

@@ -67,7 +67,7 @@ func (x *explaining) listeners() {
 		case state.rejection != "":
 			n.Reason = "rejected: " + state.rejection
 		case state.status != statusAccepted:
-			n.Reason = state.status.String()
+			n.Reason = state.status.String() + because(state.reason)
 		case !n.Taken:
 			n.Reason = "another name comes before it"
 		}
@@ -121,15 +121,17 @@ func (x *explaining) routesOf(l *listener) *routeConfig {
 func (x *explaining) virtualHosts(l *listener) {
 	routes := x.routesOf(l)
 	if l.routeName != "" {
+		x.out.RouteConfiguration = l.routeName
 		x.ignored(x.snap.get(kindRoute, l.routeName))
 	}
 	if routes == nil {
 		return
 	}
 	winner := x.plan.virtualHost // the plan's, where it has one: it is what calls go by
-	if winner == nil {
+	if winner == nil && !routes.settled {
 		winner = matchDomain(routes.virtualHosts, x.plan.name)
 	}
+	x.passed(routes, winner)
 	found := false
 	for i := range routes.virtualHosts {
 		v := &routes.virtualHosts[i]
@@ -142,6 +144,22 @@ func (x *explaining) virtualHosts(l *listener) {
 	}
 	if winner != nil && !found {
 		x.out.VirtualHosts = append(x.out.VirtualHosts, ExplainedName{Name: winner.name, Taken: true, Reason: "of the last whole configuration: the new one has gaps"})
+	}
+}
+
+// passed explains the virtual hosts that were not meant, where only the one that
+// was has been kept.
+func (x *explaining) passed(routes *routeConfig, winner *virtualHost) {
+	for i := range routes.passed {
+		v := &routes.passed[i]
+		n := ExplainedName{Name: v.name, Reason: "it takes what no other virtual host has"}
+		switch {
+		case winner == nil:
+			n.Reason = "it takes what is no service of the mesh, and this is one"
+		case !isCatchAll(v) || isCatchAll(winner):
+			n.Reason = fmt.Sprintf("%s matches better than its domains %s", winner.name, someOf(v.domains))
+		}
+		x.out.VirtualHosts = append(x.out.VirtualHosts, n)
 	}
 }
 

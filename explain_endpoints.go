@@ -41,7 +41,10 @@ func (x *explaining) endpoints(s *endpointSet, to *ExplainedCluster) {
 	switch {
 	case s.limits != nil && s.limits.full():
 		to.Error = s.refusal(x.plan, obstacle{set: s, refused: refusedRequests}).Error()
-	case !pickable:
+	case pickable:
+	case s.expectant():
+		to.Waits = true
+	default:
 		to.Error = s.unready(x.plan).Error()
 	}
 }

@@ -70,7 +70,7 @@ func TestExplainRefersWhereNothingDoes(t *testing.T) {
 	cp.SetService(echoService(startProvider(t, cp, &echo{name: "a"}).endpoint()))
 	mesh := join(t, testConfig(cp, "consumer"))
 	x := explain(t, mesh, "echo")
-	if _, _, endpoints := winner(t, x); !x.Temporary || len(endpoints) != 1 || endpoints[0].Connection != "not connected" {
+	if _, _, endpoints := winner(t, x); !x.Temporary || len(endpoints) != 1 || endpoints[0].Connection != "not connected" || x.Error != "" || !strings.Contains(x.String(), "waits until") {
 		t.Errorf("%s", x)
 	}
 	if mesh.Stats().Dials != 0 {
@@ -169,5 +169,40 @@ func TestStrictRefusesTheResource(t *testing.T) {
 	x := explain(t, join(t, cfg), "limited:50052")
 	if !strings.Contains(x.Error, "strict mode refuses policy that is not applied: virtual_hosts[echo:50052].rate_limits") {
 		t.Errorf("%s", x)
+	}
+}
+
+// TestExplainIsAlikeInBothViews: the full view's links are derived, and are
+// explained as the lean view's are.
+func TestExplainIsAlikeInBothViews(t *testing.T) {
+	cp := meshtest.New(t)
+	cluster := to("outbound|50052||echo." + testNamespace + ".svc.cluster.local")
+	s := echoService(startProvider(t, cp, &echo{name: "a"}).endpoint())
+	s.Routes = []meshtest.Route{
+		{Name: "blue", Headers: []meshtest.HeaderMatch{{Name: "colour", Value: "blue"}}, Clusters: cluster, Timeout: time.Second},
+		{Name: "rest", Clusters: cluster, Retry: &meshtest.RetryPolicy{On: "unavailable", Retries: 2}},
+	}
+	cp.SetService(s)
+	var said []string
+	for _, view := range []proxyless.View{proxyless.ViewLean, proxyless.ViewFull} {
+		cfg := testConfig(cp, "consumer")
+		cfg.View = view
+		x := explain(t, join(t, cfg), "echo", "colour", "red")
+		route, cluster, endpoints := winner(t, x)
+		if route != "rest" || len(endpoints) != 1 || x.Authority != "echo:50052" || x.Error != "" {
+			t.Errorf("%v: %s", view, x)
+		}
+		said = append(said, cluster, strings.Join(x.Routes[0].Policies, ","), x.Routes[0].Reason, strings.Join(x.Routes[1].Policies, ","), endpoints[0].Address)
+		if view == proxyless.ViewFull && !slices.ContainsFunc(x.VirtualHosts, func(v proxyless.ExplainedName) bool { return !v.Taken && v.Name == "allow_any" && v.Reason != "" }) {
+			t.Errorf("the virtual host for the rest is not explained:\n%s", x)
+		}
+		if view == proxyless.ViewFull {
+			if x := explain(t, join(t, cfg), "echo:1"); !strings.Contains(x.Error, "the Service has no port 1") {
+				t.Errorf("%s", x)
+			}
+		}
+	}
+	if half := len(said) / 2; !slices.Equal(said[:half], said[half:]) {
+		t.Errorf("%q", said)
 	}
 }

@@ -83,15 +83,17 @@ func (m *headerMatch) objection(h *callHeaders) string {
 // domainObjection says why a virtual host does not take an authority: none of
 // its domains matches, or another one's does so better.
 func domainObjection(v, winner *virtualHost, authority string) string {
+	if winner == nil || matchDomain([]virtualHost{*v}, authority) == nil {
+		return "none of its domains matches: " + someOf(v.domains)
+	}
+	return fmt.Sprintf("%s matches better than its domains %s", winner.name, someOf(v.domains))
+}
+
+// someOf lists the first of many.
+func someOf(list []string) string {
 	const most = 4
-	domains := v.domains
-	more := ""
-	if len(domains) > most {
-		more = fmt.Sprintf(" and %d more", len(domains)-most)
-		domains = domains[:most]
+	if len(list) <= most {
+		return strings.Join(list, ", ")
 	}
-	if matchDomain([]virtualHost{*v}, authority) == nil || winner == nil {
-		return fmt.Sprintf("none of its domains matches: %s%s", strings.Join(domains, ", "), more)
-	}
-	return fmt.Sprintf("%s matches better than its domains %s%s", winner.name, strings.Join(domains, ", "), more)
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
 }

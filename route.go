@@ -12,8 +12,9 @@ type routeConfig struct {
 	virtualHosts []virtualHost
 
 	// Of one that was derived for one host (full view).
-	settled   bool   // the virtual host, if there is one, was chosen
-	authority string // host:port that calls name
+	settled   bool          // the virtual host, if there is one, was chosen
+	authority string        // host:port that calls name
+	passed    []virtualHost // those that might have been meant and were not, without routes: for explanations
 }
 
 type virtualHost struct {

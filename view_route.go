@@ -198,10 +198,23 @@ func (v *fullView) narrow(p *passage, r *routeConfig, hosts []string) *absence {
 	case !p.known && (found == nil || theRest && found.name == blockAll):
 		return v.unknown(p, found != nil && found.name == blockAll)
 	}
+	r.passed = passedOver(r.virtualHosts, found)
 	if r.virtualHosts = nil; found != nil {
 		r.virtualHosts = []virtualHost{*found}
 	}
 	return nil
+}
+
+// passedOver are the virtual hosts that might have been meant and were not, as
+// explanations show them.
+func passedOver(hosts []virtualHost, found *virtualHost) []virtualHost {
+	var passed []virtualHost
+	for i := range hosts {
+		if h := &hosts[i]; h != found {
+			passed = append(passed, virtualHost{name: h.name, domains: h.domains})
+		}
+	}
+	return passed
 }
 
 // isCatchAll says that a virtual host takes what no other one has.
