@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -54,14 +53,6 @@ func (w *way) guide(ctx context.Context, method string, message any) guidance {
 // guides says that the route has a say in where a call goes.
 func (p *routePolicy) guides() bool { return len(p.hash) > 0 || p.session != nil }
 
-// loosen lets a repeated call go elsewhere than where its session wants: as in
-// Envoy, that counts for the first attempt only.
-func (c *choice) loosen() {
-	if c.extra != nil {
-		c.extra.sticky, c.extra.strict = netip.AddrPort{}, false
-	}
-}
-
 // follow turns the way to the cluster that a session wants. It returns false
 // where the route does not lead there: then the session does not count (gRFC
 // A55).
@@ -95,29 +86,6 @@ func (g *guidance) told(a *attempt) metadata.MD {
 		md.Append(name, value)
 	}
 	return md
-}
-
-// tellCaller adds headers to those that the caller of a unary call asked for. A
-// response without headers of its own has them in its trailers.
-func tellCaller(opts []grpc.CallOption, told metadata.MD) {
-	if len(told) == 0 {
-		return
-	}
-	var header, trailer *metadata.MD
-	for _, o := range opts {
-		switch o := o.(type) {
-		case grpc.HeaderCallOption:
-			header = o.HeaderAddr
-		case grpc.TrailerCallOption:
-			trailer = o.TrailerAddr
-		}
-	}
-	switch {
-	case header != nil && *header != nil:
-		*header = metadata.Join(*header, told)
-	case trailer != nil && *trailer != nil:
-		*trailer = metadata.Join(*trailer, told)
-	}
 }
 
 // covers says that a session's cookie is sent with calls of a path (RFC 6265,

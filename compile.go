@@ -19,6 +19,7 @@ type target struct {
 	timeout               time.Duration // of calls whose context has no deadline; 0 is none
 	caller                caller
 	prefers               preference
+	tolerance             tolerance
 }
 
 // listenerNames are the names to ask for a host and a port, which is empty
@@ -61,9 +62,11 @@ type compilation struct {
 	plan    *plan
 	links   []string // the chain so far, for errors
 	planned []plannedRoute
-	sets    map[*endpointSet]struct{}
-	before  string // the listener in force until now
-	last    *plan  // whose clusters stand in for those the snapshot has nothing of; may be nil
+	sets    map[*endpointSet]bool     // true for those that calls go to, and not only copies
+	spare   bool                      // what is looked for may be missing
+	before  string                    // the listener in force until now
+	named   map[string]plannedCluster // those that calls may name; nil until a route asks for it
+	last    *plan                     // whose clusters stand in for those the snapshot has nothing of; may be nil
 }
 
 func newCompilation(pl *planner, snap *snapshot, t *target) *compilation {
@@ -104,8 +107,11 @@ func (c *compilation) assemble(l *listener, host *virtualHost) {
 			c.route(l, r)
 		}
 	}
-	for s := range c.sets { // also of a plan with a problem: its drop retires them
+	for s, needed := range c.sets { // also of a plan with a problem: its drop retires them
 		c.plan.sets = append(c.plan.sets, s)
+		if needed {
+			c.plan.needed = append(c.plan.needed, s)
+		}
 	}
 	if c.plan.problem == nil {
 		c.plan.routes = newRouteTable(c.planned)
@@ -209,18 +215,24 @@ func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
 // route plans one route. A cluster that does not exist fails its own share of
 // the calls only; one that is not known yet keeps the whole plan waiting.
 func (c *compilation) route(l *listener, r *route) {
-	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, code: r.code, policy: c.target.prefers.policy(r.policy), limit: l.maxStreamDuration}
+	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, code: r.code, limit: l.maxStreamDuration}
 	if r.hasMaxDuration {
 		planned.limit = r.maxDuration
 	}
-	sum := uint32(0)
 	links := c.links
+	planned.policy = c.target.policy(l.complete(r.policy))
+	planned.mirrors = c.mirrors(planned.policy)
+	if r.header != "" {
+		planned.header, planned.named = r.header, c.known()
+	}
+	sum := uint32(0)
 	for _, w := range r.clusters {
 		c.links = links
 		sum += w.weight
 		next := plannedCluster{name: w.name, upTo: sum}
 		if w.policy != nil {
-			next.policy = c.target.prefers.policy(w.policy)
+			next.policy = c.target.policy(l.complete(w.policy))
+			next.mirrors = c.mirrors(next.policy)
 		}
 		if next.set, next.problem = c.cluster(w.name); c.plan.problem != nil {
 			return
@@ -228,10 +240,88 @@ func (c *compilation) route(l *listener, r *route) {
 		planned.clusters = append(planned.clusters, next)
 	}
 	c.links = links
-	if len(planned.clusters) == 0 && planned.failure == "" {
+	if len(planned.clusters) == 0 && planned.header == "" && planned.failure == "" {
 		planned.failure = "the route names no cluster with a weight"
 	}
 	c.planned = append(c.planned, planned)
+}
+
+// policy is a route's policy as the reference wants it.
+func (t *target) policy(mesh *routePolicy) *routePolicy {
+	return t.tolerance.policy(t.prefers.policy(mesh))
+}
+
+// complete adds to a route's policy what its listener asks for. It returns nil
+// where nothing is asked for.
+func (f *forwarding) complete(p *routePolicy) *routePolicy {
+	var whole routePolicy
+	if p != nil {
+		whole = *p
+	}
+	if whole.fault == nil {
+		whole.fault = f.fault
+	}
+	if whole.session == nil {
+		whole.session = f.session
+	}
+	if whole.fault != nil && whole.fault.idle() {
+		whole.fault = nil
+	}
+	if whole.session != nil && whole.session.off() {
+		whole.session = nil
+	}
+	switch {
+	case whole.empty():
+		return nil
+	case p != nil && whole.fault == p.fault && whole.session == p.session:
+		return p
+	}
+	return &whole
+}
+
+// mirrors plans where copies go. What the mesh has nothing of gets none: copies
+// neither fail a route nor keep it waiting.
+func (c *compilation) mirrors(p *routePolicy) []plannedMirror {
+	if p == nil {
+		return nil
+	}
+	var all []plannedMirror
+	for i := range p.mirrors {
+		m := plannedMirror{policy: &p.mirrors[i]}
+		if m.policy.header != "" {
+			m.named = c.known()
+		} else {
+			m.cluster = c.optional(m.policy.cluster)
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// optional finds a cluster that the plan can do without.
+func (c *compilation) optional(name string) plannedCluster {
+	p, links := c.plan, c.links
+	problem, waiting, gap := p.problem, p.waiting, p.gap
+	next := plannedCluster{name: name}
+	c.spare = true
+	next.set, next.problem = c.cluster(name)
+	c.spare = false
+	c.links, p.problem, p.waiting, p.gap = links, problem, waiting, gap
+	return next
+}
+
+// known finds all clusters that the snapshot has, for routes that leave it to
+// the call to name one.
+func (c *compilation) known() map[string]plannedCluster {
+	if c.named == nil {
+		c.named = map[string]plannedCluster{}
+		for name, state := range c.snap.resources[kindCluster] {
+			if state.status == statusAccepted {
+				c.named[name] = c.optional(name)
+			}
+		}
+	}
+	return c.named
 }
 
 // cluster finds a cluster's endpoint set, or why there is none.
@@ -261,9 +351,9 @@ func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 
 func (c *compilation) use(s *endpointSet) {
 	if c.sets == nil {
-		c.sets = map[*endpointSet]struct{}{}
+		c.sets = map[*endpointSet]bool{}
 	}
-	c.sets[s] = struct{}{}
+	c.sets[s] = c.sets[s] || !c.spare
 }
 
 // lacks says that a cluster or its endpoints are not known, or only refused.

@@ -88,6 +88,17 @@ type Config struct {
 	// Timeout is the deadline of a call whose context has none; 0 means that
 	// such a call has none. dubbo.consumer.timeout, in milliseconds there.
 	Timeout time.Duration
+	// Cluster says what is done about calls that fail, by one of Dubbo's names;
+	// see the option [Cluster]. The default is what the mesh says.
+	// dubbo.consumer.cluster.
+	Cluster string
+	// Retries is how often a failed call is tried again where the mesh's route has
+	// no retry policy; see the option [Retries]. The default, 0, leaves retries to
+	// the mesh. dubbo.consumer.retries.
+	Retries int
+	// Forks is to how many endpoints at a time a call goes with Cluster "forking".
+	// The default is 2. dubbo.consumer.forks.
+	Forks int
 	// LoadBalance says how calls are spread over endpoints, in place of what the
 	// mesh says, by one of Dubbo's names; see the option [LoadBalance]. The default
 	// is what the mesh says. dubbo.consumer.loadbalance.

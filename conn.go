@@ -82,6 +82,11 @@ type connTable struct {
 	codec   func() encoding.CodecV2 // that options force on every call; nil when none
 	upkeep  *upkeep
 	seed    uint64 // of subsetting
+	watched bool   // the user's options may look at calls
+
+	// Have locks of their own.
+	mirrors  *errands // copies of calls
+	failback *errands // calls that are to be made later
 
 	changed notifier // some cell changed its state
 
@@ -106,7 +111,7 @@ func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 		grpc.WithTransportCredentials(plainText{insecure.NewCredentials()}),
 		grpc.WithNoProxy(),
 	}
-	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), upkeep: newUpkeep(), seed: rand.Uint64(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
+	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), watched: len(user) > 0, mirrors: newErrands(mostMirrored), failback: newErrands(mostFailback), upkeep: newUpkeep(), seed: rand.Uint64(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
 	t.changed.init()
 	return t
 }
@@ -137,6 +142,8 @@ func (t *connTable) release(c *cell) *cell {
 
 // close ends every connection, calls in flight included.
 func (t *connTable) close() {
+	t.mirrors.close()
+	t.failback.close()
 	t.mu.Lock()
 	t.closed = true
 	for _, c := range t.cells {

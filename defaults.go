@@ -110,6 +110,9 @@ func (f *filler) fromDubbo() error {
 	}
 	c.Application = cmp.Or(c.Application, e.Application)
 	c.Timeout = cmp.Or(c.Timeout, e.Timeout)
+	c.Cluster = cmp.Or(c.Cluster, e.Cluster)
+	c.Retries = cmp.Or(c.Retries, e.Retries)
+	c.Forks = cmp.Or(c.Forks, e.Forks)
 	c.LoadBalance = cmp.Or(c.LoadBalance, e.LoadBalance)
 	c.Host = cmp.Or(c.Host, e.Host)
 	c.Port = cmp.Or(c.Port, e.Port)

@@ -29,9 +29,12 @@
 //
 // An attempt that certainly did not reach a provider (its connection had just
 // gone, or the provider refused the stream while leaving) is repeated
-// elsewhere. Nothing else is: other retries are policy. A streaming call is
-// repeated until it is open; one that the provider leaves before taking it up
-// says so, and what was sent on it is the caller's to send again.
+// elsewhere. Other failures are retried as the route's retry policy says, which
+// Istio gives to every route unless it is switched off, within the call's own
+// deadline. All attempts share the request, which is marshalled once. A
+// streaming call is sent again until something of its response has come, up to
+// 256 KiB of requests; one that sent more stays where it is. Copies to mirrors
+// and hedges are made of unary calls only.
 //
 // Of [Config]'s client options, interceptors run once per call, with a nil
 // ClientConn; DialOptions, and so stats handlers and interceptors among them,

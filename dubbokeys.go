@@ -54,6 +54,9 @@ var settings = []setting{
 	{"dubbo.protocol.port", setPort(func(c *Config) *int { return &c.Port })},
 	{"dubbo.protocol.host", setText(func(c *Config) *string { return &c.Host })},
 	{"dubbo.consumer.timeout", setMillis(func(c *Config) *time.Duration { return &c.Timeout })},
+	{"dubbo.consumer.cluster", setText(func(c *Config) *string { return &c.Cluster })},
+	{"dubbo.consumer.retries", setCount(func(c *Config) *int { return &c.Retries })},
+	{"dubbo.consumer.forks", setCount(func(c *Config) *int { return &c.Forks })},
 	{"dubbo.consumer.loadbalance", setText(func(c *Config) *string { return &c.LoadBalance })},
 	{"dubbo.service.shutdown.wait", setMillis(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
 	{"dubbo.service.shutdown.wait.seconds", setSeconds(func(c *Config) *time.Duration { return &c.ShutdownTimeout })},
@@ -86,8 +89,6 @@ var settings = []setting{
 	{"dubbo.protocol.serialization", only("the codec is gRPC's, protobuf unless a call option says otherwise", "protobuf")},
 	{"dubbo.protocol.preferSerialization", only("the codec is gRPC's, protobuf unless a call option says otherwise", "protobuf")},
 	{"dubbo.consumer.check", only("referring never waits for a provider; use Mesh.WaitReady", "false")},
-	{"dubbo.consumer.retries", only("calls are not retried; where a repeated call does no harm, retry in the caller", "0")},
-	{"dubbo.consumer.cluster", only("a call that failed is not sent again to another provider", "failfast")},
 	{"dubbo.consumer.meshEnable", only("that is Dubbo's way with a sidecar; here there is none", "false")},
 	{"dubbo.shutdownHook.listenIgnore", only("no hook is installed: end the context of Server.Serve on a signal", "true")},
 }
@@ -223,6 +224,18 @@ func setPort(field func(*Config) *int) func(*Config, string) error {
 			return fmt.Errorf("is not a port; write a number up to %d", maxPort)
 		}
 		*field(c) = port
+		return nil
+	}
+}
+
+// setCount reads a number. One below 0 is 0, as in Dubbo.
+func setCount(field func(*Config) *int) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return errors.New("is not a number")
+		}
+		*field(c) = max(0, n)
 		return nil
 	}
 }

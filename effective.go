@@ -18,6 +18,7 @@ func (c Config) String() string {
 	t.controlPlane(&c)
 	t.node(&c.Node)
 	t.line("call timeout", orNone(c.Timeout > 0, c.Timeout))
+	t.line("cluster", c.Cluster)
 	t.line("load balance", c.LoadBalance)
 	t.line("listen", fmt.Sprintf("%s (host %s)", portText(c.Port), orAll(c.Host)))
 	t.line("unknown versions", either(c.FallbackToDefault, "go to the default export", "fail"))

@@ -27,7 +27,7 @@ type governed struct {
 	way     way
 	choice  choice
 	guide   guidance
-	told    metadata.MD // what the caller is told beside the answer's headers
+	last    attempt // the latest one
 	retry   retrying
 	payload payload
 
@@ -50,7 +50,11 @@ var governedCalls = sync.Pool{New: func() any {
 // govern sends a unary call whose route asks for more than forwarding: faults
 // first, then copies to mirrors, then attempts.
 func (inv *Invoker) govern(ctx context.Context, method string, args, reply any, w way, opts []grpc.CallOption) error {
-	p := w.policy()
+	return inv.governBy(ctx, w.policy(), method, args, reply, w, opts)
+}
+
+// governBy is govern by a policy that may be another one than the way's.
+func (inv *Invoker) governBy(ctx context.Context, p *routePolicy, method string, args, reply any, w way, opts []grpc.CallOption) error {
 	if p.fault != nil {
 		if ended, err := inv.inject(ctx, p.fault, method, &w); ended {
 			finishOptions(opts, err)
@@ -65,16 +69,33 @@ func (inv *Invoker) govern(ctx context.Context, method string, args, reply any, 
 		g.guide = g.way.guide(ctx, method, args)
 		g.choice = g.guide.choice
 	}
-	err := g.attempts(ctx)
+	if inv.target.tolerance.mode == clusterAvailable && g.choice.extra == nil {
+		g.choice.extra = g.way.cluster.set.firstAvailable()
+	}
+	if len(p.mirrors) > 0 {
+		g.mirror(ctx)
+	}
+	g.retry.policy, g.retry.state = p.retry, g.way.cluster.set.state
+	var err error
+	if p.hedges() {
+		err = g.hedge(ctx)
+	} else {
+		err = g.attempts(ctx)
+	}
 	if len(opts) > 0 {
-		if !p.headers.response.empty() {
-			p.headers.response.answered(opts)
-		}
-		tellCaller(opts, g.told)
+		p.answered(opts, g.told())
 		finishOptions(opts, err)
 	}
 	g.release()
 	return err
+}
+
+// told is what the answer tells the caller beside what the provider does.
+func (g *governed) told() metadata.MD {
+	if g.last.cell == nil {
+		return nil
+	}
+	return g.guide.told(&g.last)
 }
 
 // release gives the value back for a later call.
@@ -88,8 +109,6 @@ func (g *governed) release() {
 // attempts makes one attempt after the other until one succeeds, or fails for
 // good.
 func (g *governed) attempts(ctx context.Context) error {
-	g.retry.policy = g.policy.retry
-	g.retry.state = g.way.cluster.set.state
 	defer g.retry.over()
 	for {
 		l, done := g.attempt(ctx)
@@ -101,7 +120,6 @@ func (g *governed) attempts(ctx context.Context) error {
 			return g.inv.cut(ctx, l.err)
 		}
 		g.inv.counts.retries.Add(1)
-		g.choice.loosen()
 	}
 }
 
@@ -118,12 +136,12 @@ func (g *governed) attempt(ctx context.Context) (l lapse, done bool) {
 			l.unsent = unreached(err)
 			return l, !l.unsent
 		}
+		g.last = a
 		timed, err := g.send(ctx, &a)
 		if nothingSent(err) {
 			g.inv.counts.repicks.Add(1)
 			continue
 		}
-		g.told = g.guide.told(&a)
 		if err == nil {
 			return lapse{}, true
 		}

@@ -35,6 +35,8 @@ func (m *headerMutations) apply(md metadata.MD) {
 			if !has {
 				md[c.name] = []string{c.value}
 			}
+		case headerRemove:
+			delete(md, c.name)
 		case headerOverwrite:
 			md[c.name] = []string{c.value}
 		case headerOverwriteIfExists:
@@ -92,16 +94,21 @@ func (p *routePolicy) authority(ctx context.Context, method string, a *attempt) 
 		}
 	}
 	for i := range p.headers.request.change {
-		if c := &p.headers.request.change[i]; c.name == "host" || c.name == ":authority" {
+		if c := &p.headers.request.change[i]; (c.name == "host" || c.name == ":authority") && c.action != headerRemove {
 			return c.value
 		}
 	}
 	return ""
 }
 
-// answered changes the response headers that the caller asked for. A response
-// without headers of its own has them in its trailers.
-func (m *headerMutations) answered(opts []grpc.CallOption) {
+// answered changes the response headers that the caller asked for, and adds
+// what is told beside. A response without headers of its own has them in its
+// trailers.
+func (p *routePolicy) answered(opts []grpc.CallOption, told metadata.MD) {
+	m := &p.headers.response
+	if m.empty() && told == nil {
+		return
+	}
 	var header, trailer *metadata.MD
 	for _, o := range opts {
 		switch o := o.(type) {
@@ -112,9 +119,24 @@ func (m *headerMutations) answered(opts []grpc.CallOption) {
 		}
 	}
 	switch {
-	case header != nil && *header != nil:
-		m.apply(*header)
+	case header != nil && (*header != nil || trailer == nil):
+		*header = m.amend(*header, told)
 	case trailer != nil && (*trailer)["content-type"] != nil:
-		m.apply(*trailer)
+		*trailer = m.amend(*trailer, told)
 	}
+}
+
+// amend is what the caller sees of response headers.
+func (m *headerMutations) amend(md, told metadata.MD) metadata.MD {
+	if md == nil {
+		if told == nil {
+			return nil
+		}
+		md = metadata.MD{}
+	}
+	m.apply(md)
+	for name, values := range told {
+		md[name] = append(md[name], values...)
+	}
+	return md
 }

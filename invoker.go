@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type Invoker struct {
 	serial  uint64 // counts Refer, for a stable order
 	table   *connTable
 	counts  *counters
+	log     *slog.Logger
 	closed  <-chan struct{} // the Mesh's
 	giveUp  time.Time       // when the first configuration is overdue
 	trouble func() *Error   // why the control plane is silent; nil when it is not
@@ -72,19 +74,30 @@ func (inv *Invoker) Close() error {
 }
 
 func (inv *Invoker) invoke(ctx context.Context, method string, args, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
+	err := inv.unaryCall(ctx, method, args, reply, opts)
+	if err != nil && inv.target.tolerance.forgives() {
+		return inv.forgive(ctx, method, args, reply, opts, err)
+	}
+	return err
+}
+
+func (inv *Invoker) unaryCall(ctx context.Context, method string, args, reply any, opts []grpc.CallOption) error {
 	if inv.target.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = within(ctx, inv.target.timeout)
 		defer cancel()
 	}
-	w, err := inv.way(ctx, method, opts)
+	w, waited, err := inv.way(ctx, method, opts)
 	if err != nil {
 		return err
 	}
-	if limit := w.route.limit; limit > 0 { // it shortens the call's deadline and never extends it (gRFC A31)
+	if limit := w.route.limit; limit > 0 { // it counts from the start of the call, shortens the call's deadline and never extends it (gRFC A31)
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
+		ctx, cancel = context.WithTimeout(ctx, limit-waited)
 		defer cancel()
+	}
+	if inv.target.tolerance.spreads() {
+		return inv.spread(ctx, method, args, reply, w, opts)
 	}
 	if w.policy() != nil {
 		return inv.govern(ctx, method, args, reply, w, opts)
@@ -103,13 +116,14 @@ func (inv *Invoker) invoke(ctx context.Context, method string, args, reply any, 
 }
 
 // way finds how a call goes, and waits for it where need be.
-func (inv *Invoker) way(ctx context.Context, method string, opts []grpc.CallOption) (way, error) {
-	w, _ := inv.plan.Load().find(ctx, method)
+func (inv *Invoker) way(ctx context.Context, method string, opts []grpc.CallOption) (w way, waited time.Duration, err error) {
+	w, _ = inv.plan.Load().find(ctx, method)
 	if w.route != nil {
-		return w, nil
+		return w, 0, nil
 	}
-	_, err := inv.wait(ctx, method, &w, nil, opts)
-	return w, err
+	start := time.Now()
+	_, err = inv.wait(ctx, method, &w, nil, opts)
+	return w, time.Since(start), err
 }
 
 // attempt chooses an endpoint on the way of a call, and waits for it where need
@@ -179,7 +193,7 @@ func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grp
 	if inv.target.timeout > 0 {
 		ctx, cancel = within(ctx, inv.target.timeout)
 	}
-	w, err := inv.way(ctx, method, opts)
+	w, waited, err := inv.way(ctx, method, opts)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -187,7 +201,7 @@ func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grp
 	if limit := w.route.limit; limit > 0 {
 		outer := cancel
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, limit)
+		ctx, stop = context.WithTimeout(ctx, limit-waited)
 		cancel = func() { stop(); outer() }
 	}
 	return inv.openStream(ctx, desc, method, w, opts, cancel)
@@ -399,7 +413,7 @@ func (inv *Invoker) warm(ctx context.Context) error {
 // warm dials and says whether that has led to something.
 func (p *plan) warm() bool {
 	connecting, ready := false, false
-	for _, s := range p.sets {
+	for _, s := range p.needed {
 		warm := func(at uint64) {
 			s.wake(at)
 			if c := s.slots[at].Load(); c != nil {
@@ -427,7 +441,7 @@ func (inv *Invoker) missing(p *plan) *Error {
 	if p.problem != nil {
 		return inv.describe(p, obstacle{err: p.problem})
 	}
-	for _, s := range p.sets {
+	for _, s := range p.needed {
 		if _, ready := s.census(); ready == 0 {
 			return s.unready(p)
 		}

@@ -20,6 +20,9 @@ type referSettings struct {
 	port           int           // 0: left to the mesh
 	timeout        time.Duration // counts only with hasTimeout
 	hasTimeout     bool
+	cluster        string
+	retries, forks int // retries counts only with hasRetries
+	hasRetries     bool
 	loadBalance    string // empty: Config's, else the mesh's
 	subset         int    // 0: the mesh's
 }
@@ -133,6 +136,73 @@ func unknownLoadBalance(name string) string {
 
 // useLoadBalance is what to do about an unknown name.
 var useLoadBalance = "use one of " + strings.Join(loadBalanceNames, ", ")
+
+type clusterOption string
+
+// Cluster says what is done about unary calls that fail, by one of the names of
+// Dubbo's clusters, in any case. It takes the place of Config.Cluster. A call
+// failed when it ended with UNAVAILABLE, DEADLINE_EXCEEDED or
+// RESOURCE_EXHAUSTED, whoever said so; any other status is the provider's own
+// answer and handed to the caller.
+//
+//   - failover: it is tried again on other endpoints, at once; see [Retries]
+//   - failfast: it is not tried again, even if the mesh's route asks for that.
+//     Attempts that certainly did not reach a provider are repeated all the same
+//   - failsafe: it is logged, and the caller gets an empty reply and no error
+//   - failback: the same, and it is made again in the background, every 5 s,
+//     [Retries] times (3 without), until it does not fail. Of each Mesh at most
+//     100 calls wait for that, one more is dropped and logged, and Close drops
+//     all
+//   - forking: it goes to several endpoints at a time, see [Forks]; the first
+//     that succeeds is the call, and the others are cancelled. All have to fail
+//     for the call to fail
+//   - broadcast: it goes to every endpoint that can be connected, at most 16 at
+//     a time. One that fails, with any status, fails the call, with an error
+//     that names those that did. The reply is one of theirs
+//   - available: it goes to the first endpoint that is connected, in the order
+//     of the mesh
+//
+// Without it, and without Retries, failures are left to the mesh: Dubbo's
+// default of two retries is not applied. Where the mesh's route has a retry
+// policy, that one takes the place of failover's retries. Istio gives one to
+// every route that does not switch it off. Streams know failover and failfast
+// only. Refer fails with the list of names where it does not know the name.
+func Cluster(name string) ReferOption { return clusterOption(strings.TrimSpace(name)) }
+
+func (o clusterOption) applyRefer(s *referSettings) { s.cluster = string(o) }
+
+var clusterNames = []string{"failover", "failfast", "failsafe", "failback", "forking", "broadcast", "available"}
+
+// unknownCluster says what is wrong with a name; empty where it is known or
+// empty.
+func unknownCluster(name string) string {
+	if name == "" || slices.Contains(clusterNames, strings.ToLower(name)) {
+		return ""
+	}
+	return "there is no cluster named " + strconv.Quote(name)
+}
+
+// useCluster is what to do about an unknown name.
+var useCluster = "use one of " + strings.Join(clusterNames, ", ")
+
+type retriesOption int
+
+// Retries is how often a call through this reference that failed is tried
+// again (Dubbo's retries), where the mesh's route has no retry policy: with
+// [Cluster] failover, which it implies where no cluster is named, and in the
+// background with failback. Less than 0 is 0. It takes the place of
+// Config.Retries. Without either, failover tries twice more.
+func Retries(retries int) ReferOption { return retriesOption(retries) }
+
+func (o retriesOption) applyRefer(s *referSettings) { s.retries, s.hasRetries = max(0, int(o)), true }
+
+type forksOption int
+
+// Forks is to how many endpoints at a time a call goes with [Cluster] forking
+// (Dubbo's forks); at most 16. The default is Config.Forks, else 2.
+func Forks(forks int) ReferOption { return forksOption(forks) }
+
+func (o forksOption) applyRefer(s *referSettings) { s.forks = int(o) }
 
 type subsetOption int
 

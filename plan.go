@@ -31,8 +31,9 @@ type plan struct {
 	waiting bool   // the problem ends by itself: an answer is outstanding
 	gap     bool   // the chain may yet close: waiting, or refused while nothing good is held
 
-	superseded chan struct{} // closed when another plan takes over
-	sets       []*endpointSet
+	superseded chan struct{}  // closed when another plan takes over
+	sets       []*endpointSet // all that the plan holds
+	needed     []*endpointSet // those without which calls fail
 }
 
 // obstacle is why a pick found nothing. Its text is made only when it is
@@ -84,11 +85,32 @@ func (p *plan) find(ctx context.Context, method string) (way, obstacle) {
 	if r.failure != "" {
 		return way{}, obstacle{err: p.unusable(r)}
 	}
+	if r.header != "" {
+		return p.byHeader(ctx, method, r)
+	}
 	c := r.choose()
 	if c.set == nil {
 		return way{}, obstacle{err: c.problem}
 	}
 	return way{plan: p, route: r, cluster: c}, obstacle{}
+}
+
+// byHeader goes to the cluster that the call names itself (cluster_header).
+func (p *plan) byHeader(ctx context.Context, method string, r *plannedRoute) (way, obstacle) {
+	h := callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method}
+	name, has := h.get(r.header)
+	if c, known := r.named[name]; known && c.set != nil {
+		return way{plan: p, route: r, cluster: &c}, obstacle{}
+	} else if known {
+		return way{}, obstacle{err: c.problem}
+	}
+	e := &Error{Stage: StageCluster, Resource: name, Reason: fmt.Sprintf("the route takes the cluster's name from the call's header %s, and the process knows no such cluster", r.header),
+		Advice: "name one of the clusters that the references of this process lead to", Chain: fmt.Sprintf("listener %s ok > route %s ok", p.name, p.host)}
+	if !has {
+		e.Reason = fmt.Sprintf("the route takes the cluster's name from the call's header %s, which the call lacks", r.header)
+		e.Advice = "send it as metadata"
+	}
+	return way{}, obstacle{err: e}
 }
 
 // pick goes on from the cluster to a connection. The caller finishes the
@@ -106,17 +128,7 @@ func (w *way) pick(c choice) (attempt, obstacle) {
 			}
 		}
 		if conn := cell.enter(); conn != nil {
-			a := attempt{way: *w, set: s, at: at, cell: cell, conn: conn}
-			if s.hosts != nil {
-				a.host = s.hosts[at]
-				if s.split {
-					a.answer = new(answer)
-				}
-				if s.timed {
-					a.begun = sinceStart()
-				}
-			}
-			return a, obstacle{}
+			return w.begin(at, cell, conn), obstacle{}
 		}
 	}
 	s.giveUp()
@@ -125,6 +137,37 @@ func (w *way) pick(c choice) (attempt, obstacle) {
 		blocked.err = s.unpinned(c.extra.sticky)
 	}
 	return attempt{}, blocked
+}
+
+// begin is an attempt at an endpoint that was entered.
+func (w *way) begin(at uint64, c *cell, conn *grpc.ClientConn) attempt {
+	s := w.cluster.set
+	a := attempt{way: *w, set: s, at: at, cell: c, conn: conn}
+	if s.hosts != nil {
+		a.host = s.hosts[at]
+		if s.split {
+			a.answer = new(answer)
+		}
+		if s.timed {
+			a.begun = sinceStart()
+		}
+	}
+	return a
+}
+
+// enter is pick where the endpoint is given.
+func (w *way) enter(at uint64) (attempt, bool) {
+	s := w.cluster.set
+	if s.limits != nil && !s.limits.admit() {
+		return attempt{}, false
+	}
+	if c := s.usable(at); c != nil {
+		if conn := c.enter(); conn != nil {
+			return w.begin(at, c, conn), true
+		}
+	}
+	s.giveUp()
+	return attempt{}, false
 }
 
 // giveUp counts a call out that was admitted and came to nothing.
@@ -275,7 +318,7 @@ func (p *plan) complete() bool { return p.problem == nil }
 
 // census counts the endpoints of all sets and those that are ready.
 func (p *plan) census() (endpoints, ready int) {
-	for _, s := range p.sets {
+	for _, s := range p.needed {
 		n, r := s.census()
 		endpoints, ready = endpoints+n, ready+r
 	}

@@ -149,6 +149,9 @@ func (m *Mesh) Stats() Stats {
 		Dropped:              c.dropped.Load(),
 		Retries:              c.retries.Load(),
 		Faults:               c.faults.Load(),
+		Mirrored:             c.mirrored.Load(),
+		MirrorsDropped:       c.mirrorsDropped.Load(),
+		Swallowed:            c.swallowed.Load(),
 		AgeSeconds:           -1,
 	}
 	if at := c.lastAnswer.Load(); at > 0 {

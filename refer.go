@@ -29,7 +29,7 @@ func (m *Mesh) Refer(iface string, opts ...ReferOption) (*Invoker, error) {
 		return nil, err
 	}
 	inv := &Invoker{
-		target: *t, table: m.table, counts: &m.counts, closed: m.closed,
+		target: *t, table: m.table, counts: &m.counts, log: m.log, closed: m.closed,
 		giveUp:  time.Now().Add(m.config.ResourceTimeout),
 		trouble: m.ads.trouble.Load,
 		unary:   chainUnary(m.config.UnaryInterceptors),
@@ -65,6 +65,9 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: fmt.Sprintf("%d applications in providedBy", len(s.providedBy)),
 			Advice: "name exactly one with proxyless.ProvidedBy"}
 	}
+	if reason := unknownCluster(s.cluster); reason != "" {
+		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: reason, Advice: useCluster}
+	}
 	if reason := unknownLoadBalance(s.loadBalance); reason != "" {
 		return nil, &Error{Stage: StageConfig, Resource: iface, Reason: reason, Advice: useLoadBalance}
 	}
@@ -87,6 +90,7 @@ func (m *Mesh) target(iface string, s referSettings) (*target, error) {
 		t.timeout = s.timeout
 	}
 	t.headers = tripleHeaders(t, m.config.Application)
+	t.tolerance = newTolerance(&s, &m.config)
 	t.prefers = newPreference(&s, m.config.LoadBalance)
 	t.caller = caller{id: rand.Uint64(), ip: m.config.Node.IP}
 	return t, nil

@@ -101,11 +101,11 @@ func (inv *Invoker) openStream(ctx context.Context, desc *grpc.StreamDesc, metho
 	s := &callStream{inv: inv, ctx: ctx, desc: desc, method: method, all: opts, opts: withoutFinish(opts), policy: p, cancel: cancel,
 		way: w, codec: inv.table.callCodec(opts)}
 	if p != nil {
-		s.retry.policy = p.retry
 		if p.guides() {
 			s.guide = s.way.guide(ctx, method, nil)
 			s.choice = s.guide.choice
 		}
+		s.retry.policy = p.retry
 		s.retry.state = s.way.cluster.set.state
 	}
 	l := &s.first
@@ -344,10 +344,7 @@ func (s *callStream) Header() (metadata.MD, error) {
 		l := s.live.Load()
 		md, err := l.Header()
 		if md != nil && s.policy != nil {
-			s.policy.headers.response.apply(md)
-			if told := s.guide.told(&l.attempt); told != nil {
-				md = metadata.Join(md, told)
-			}
+			md = s.policy.headers.response.amend(md, s.guide.told(&l.attempt))
 		}
 		if committed || err != nil {
 			return md, s.explain(err)
@@ -363,9 +360,10 @@ func (s *callStream) Header() (metadata.MD, error) {
 }
 
 func (s *callStream) Trailer() metadata.MD {
-	md := s.live.Load().Trailer()
+	l := s.live.Load()
+	md := l.Trailer()
 	if s.policy != nil && md["content-type"] != nil { // a response that is nothing but trailers
-		s.policy.headers.response.apply(md)
+		md = s.policy.headers.response.amend(md, s.guide.told(&l.attempt))
 	}
 	return md
 }
@@ -448,7 +446,6 @@ func (s *callStream) mayRepeat(l *liveStream, err error) bool {
 		return false
 	}
 	s.inv.counts.retries.Add(1)
-	s.choice.loosen()
 	return true
 }
 

@@ -247,6 +247,7 @@ func (r *retrying) over() {
 // avoid notes where an attempt went, so that the next one goes elsewhere.
 func (r *retrying) avoid(a *attempt, c *choice) {
 	p := r.policy
+	c.extra = nil // a session counts for the first attempt only, as in Envoy
 	if p == nil || !p.previousHosts && !p.previousPriorities {
 		return
 	}
@@ -254,11 +255,8 @@ func (r *retrying) avoid(a *attempt, c *choice) {
 		r.extra.tried = r.addrs[:0]
 	}
 	r.extra.tried = append(r.extra.tried, a.set.endpoints[a.at].addr)
-	if c.extra == nil {
-		c.extra = &r.extra
-	}
-	c.extra.tried = r.extra.tried
-	c.extra.reselect = int(max(1, p.reselect))
+	r.extra.reselect = int(max(1, p.reselect))
+	c.extra = &r.extra
 }
 
 // pause waits before an attempt. It returns false at once where the call's

@@ -44,13 +44,29 @@ type weightedCluster struct {
 	policy *routePolicy // in place of the route's where this cluster has more to say; nil is the route's
 }
 
-// clusterNames appends the names of all clusters that the routes may choose.
+// clusterNames appends the names of all clusters that the routes may choose,
+// or send copies to.
 func (c *routeConfig) clusterNames(to []string) []string {
 	for i := range c.virtualHosts {
 		for j := range c.virtualHosts[i].routes {
-			for _, w := range c.virtualHosts[i].routes[j].clusters {
-				to = append(to, w.name)
+			r := &c.virtualHosts[i].routes[j]
+			to = r.policy.clusterNames(to)
+			for _, w := range r.clusters {
+				to = w.policy.clusterNames(append(to, w.name))
 			}
+		}
+	}
+	return to
+}
+
+// clusterNames appends the names of the clusters that get copies.
+func (p *routePolicy) clusterNames(to []string) []string {
+	if p == nil {
+		return to
+	}
+	for i := range p.mirrors {
+		if name := p.mirrors[i].cluster; name != "" {
+			to = append(to, name)
 		}
 	}
 	return to

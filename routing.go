@@ -15,18 +15,29 @@ type plannedRoute struct {
 	name     string
 	clusters []plannedCluster
 	total    uint32
-	policy   *routePolicy  // nil where there is nothing but forwarding
-	limit    time.Duration // of the call; 0 is none
-	failure  string        // why the route cannot carry calls
-	code     codes.Code    // of calls that meet failure
+	policy   *routePolicy              // nil where there is nothing but forwarding
+	mirrors  []plannedMirror           // of policy
+	header   string                    // names the cluster, where clusters is empty
+	named    map[string]plannedCluster // which it may name
+	limit    time.Duration             // of the call; 0 is none
+	failure  string                    // why the route cannot carry calls
+	code     codes.Code                // of calls that meet failure
 }
 
 type plannedCluster struct {
 	name    string
 	upTo    uint32 // the running sum of the weights, this one included
 	set     *endpointSet
-	policy  *routePolicy // in place of the route's; nil is the route's
-	problem *Error       // set when there is no endpoint set
+	policy  *routePolicy    // in place of the route's; nil is the route's
+	mirrors []plannedMirror // of policy
+	problem *Error          // set when there is no endpoint set
+}
+
+// plannedMirror is a mirror with its cluster found.
+type plannedMirror struct {
+	policy  *mirrorPolicy
+	cluster plannedCluster            // without a set where the mesh has nothing of it
+	named   map[string]plannedCluster // where the call names the cluster
 }
 
 // choose picks a cluster by weight.

@@ -13,23 +13,26 @@ const (
 // counters are the process-wide numbers of one Mesh. Everybody may add; Stats
 // reads.
 type counters struct {
-	references atomic.Uint64 // Invokers made by Refer
-	connects   atomic.Uint64 // ADS streams opened
-	responses  atomic.Uint64 // DiscoveryResponses received
-	unchanged  atomic.Uint64 // resources skipped because their bytes did not change
-	updated    atomic.Uint64 // resources decoded and accepted
-	rejected   atomic.Uint64 // resources refused (NACK)
-	ignored    atomic.Uint64 // field paths of policy that is not applied, as they are logged
-	published  atomic.Uint64 // plans published
-	dials      atomic.Uint64 // connections begun to endpoints
-	repicks    atomic.Uint64 // attempts that found their endpoint gone before anything was sent
-	calls      atomic.Uint64 // calls that could not use the first pick: they waited or failed
-	ejections  atomic.Uint64 // endpoints ejected by outlier detection
-	overloads  atomic.Uint64 // calls refused because a cluster's limit was reached
-	dropped    atomic.Uint64 // calls refused because the mesh sheds load
-	retries    atomic.Uint64 // repeats of calls that the mesh asked for
-	faults     atomic.Uint64 // calls that a fault was injected into
-	lastAnswer atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
+	references     atomic.Uint64 // Invokers made by Refer
+	connects       atomic.Uint64 // ADS streams opened
+	responses      atomic.Uint64 // DiscoveryResponses received
+	unchanged      atomic.Uint64 // resources skipped because their bytes did not change
+	updated        atomic.Uint64 // resources decoded and accepted
+	rejected       atomic.Uint64 // resources refused (NACK)
+	ignored        atomic.Uint64 // field paths of policy that is not applied, as they are logged
+	published      atomic.Uint64 // plans published
+	dials          atomic.Uint64 // connections begun to endpoints
+	repicks        atomic.Uint64 // attempts that found their endpoint gone before anything was sent
+	calls          atomic.Uint64 // calls that could not use the first pick: they waited or failed
+	ejections      atomic.Uint64 // endpoints ejected by outlier detection
+	overloads      atomic.Uint64 // calls refused because a cluster's limit was reached
+	dropped        atomic.Uint64 // calls refused because the mesh sheds load
+	retries        atomic.Uint64 // repeats of calls that the mesh asked for
+	faults         atomic.Uint64 // calls that a fault was injected into
+	mirrored       atomic.Uint64 // copies of calls sent to mirrors
+	mirrorsDropped atomic.Uint64 // copies not sent
+	swallowed      atomic.Uint64 // failures that callers were not told of (failsafe, failback)
+	lastAnswer     atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
 
 	faultsActive atomic.Int64 // faults being injected now
 }
@@ -51,5 +54,8 @@ type Stats struct {
 	Dropped              uint64  // calls refused because the mesh sheds load (drop_overloads)
 	Retries              uint64  // attempts that repeated one which failed, as the mesh asks
 	Faults               uint64  // calls that the mesh injected a fault into
+	Mirrored             uint64  // copies of calls sent to mirrors
+	MirrorsDropped       uint64  // copies that were not sent: too many at a time, or no endpoint
+	Swallowed            uint64  // failed calls that their callers were not told of (the clusters failsafe and failback)
 	AgeSeconds           float64 // time since the control plane last sent something; -1 is never
 }

@@ -68,6 +68,9 @@ func (c *Config) validateConsumer(p *problems) {
 	if c.Timeout < 0 {
 		p.add("Timeout", fmt.Sprintf("is negative (%v)", c.Timeout), "leave it 0 for none")
 	}
+	if unknownCluster(c.Cluster) != "" {
+		p.add("Cluster", fmt.Sprintf("is %q, which is unknown", c.Cluster), useCluster)
+	}
 	if unknownLoadBalance(c.LoadBalance) != "" {
 		p.add("LoadBalance", fmt.Sprintf("is %q, which is unknown", c.LoadBalance), useLoadBalance)
 	}
