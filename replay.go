@@ -195,6 +195,15 @@ func (l *liveStream) finish(err error) {
 	}
 }
 
+// awaitEnd waits until finish has noted why the attempt ended, which may happen
+// on another goroutine just after its stream said that it is over. A stream of
+// which an interceptor says so has perhaps not ended: then it gives up.
+func (l *liveStream) awaitEnd() {
+	for i := 0; i < 100 && !l.ended.Load(); i++ {
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
 // settle ends the call where nothing more can come of it. s.mu is not held.
 func (s *callStream) settle() {
 	committed := s.committed.Load()
@@ -378,6 +387,7 @@ func (s *callStream) Context() context.Context {
 // if that may be. Otherwise it returns why the call failed.
 func (s *callStream) recover(l *liveStream, err error) (again bool, _ error) {
 	defer s.settle()
+	l.awaitEnd()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.live.Load() != l {
