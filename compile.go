@@ -109,8 +109,8 @@ func (c *compilation) assemble(l *listener, host *virtualHost) {
 	}
 	for s, needed := range c.sets { // also of a plan with a problem: its drop retires them
 		c.plan.sets = append(c.plan.sets, s)
-		if needed {
-			c.plan.needed = append(c.plan.needed, s)
+		if !needed {
+			c.plan.spare = append(c.plan.spare, s)
 		}
 	}
 	if c.plan.problem == nil {

@@ -413,7 +413,7 @@ func (inv *Invoker) warm(ctx context.Context) error {
 // warm dials and says whether that has led to something.
 func (p *plan) warm() bool {
 	connecting, ready := false, false
-	for _, s := range p.needed {
+	for _, s := range p.needed() {
 		warm := func(at uint64) {
 			s.wake(at)
 			if c := s.slots[at].Load(); c != nil {
@@ -441,7 +441,7 @@ func (inv *Invoker) missing(p *plan) *Error {
 	if p.problem != nil {
 		return inv.describe(p, obstacle{err: p.problem})
 	}
-	for _, s := range p.needed {
+	for _, s := range p.needed() {
 		if _, ready := s.census(); ready == 0 {
 			return s.unready(p)
 		}

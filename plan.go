@@ -33,7 +33,7 @@ type plan struct {
 
 	superseded chan struct{}  // closed when another plan takes over
 	sets       []*endpointSet // all that the plan holds
-	needed     []*endpointSet // those without which calls fail
+	spare      []*endpointSet // those of sets that get nothing but copies
 }
 
 // obstacle is why a pick found nothing. Its text is made only when it is
@@ -313,12 +313,20 @@ func (p *plan) cluster(name string) *plannedCluster {
 	return nil
 }
 
+// needed are the sets without which calls fail.
+func (p *plan) needed() []*endpointSet {
+	if len(p.spare) == 0 {
+		return p.sets
+	}
+	return slices.DeleteFunc(slices.Clone(p.sets), func(s *endpointSet) bool { return slices.Contains(p.spare, s) })
+}
+
 // complete says that calls can be routed.
 func (p *plan) complete() bool { return p.problem == nil }
 
 // census counts the endpoints of all sets and those that are ready.
 func (p *plan) census() (endpoints, ready int) {
-	for _, s := range p.needed {
+	for _, s := range p.needed() {
 		n, r := s.census()
 		endpoints, ready = endpoints+n, ready+r
 	}
