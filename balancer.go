@@ -95,6 +95,7 @@ type choice struct {
 // choiceExtra is what few picks are told.
 type choiceExtra struct {
 	tried    []netip.AddrPort // endpoints of earlier attempts, to avoid
+	avoid    []netip.AddrPort // addresses whose priorities to avoid, too
 	reselect int              // how often to pick again to avoid them
 	sticky   netip.AddrPort   // where session affinity wants to go; zero is anywhere
 	strict   bool             // there or nowhere
@@ -154,12 +155,37 @@ func (s *endpointSet) pickAvoiding(c choice) (uint64, *cell) {
 			return at, found
 		}
 	}
+	if len(x.avoid) > 0 {
+		if at, found := s.pickElsewhere(x.avoid); found != nil {
+			return at, found
+		}
+	}
 	for c.extra = nil; ; c.again++ {
 		at, found := s.pick(c)
 		if found == nil || int(c.again) >= x.reselect || !slices.Contains(x.tried, s.endpoints[at].addr) {
 			return at, found
 		}
 	}
+}
+
+// pickElsewhere turns to the first priority that none of some addresses belongs
+// to. It returns nil where there is none, or it is not connected yet.
+func (s *endpointSet) pickElsewhere(avoid []netip.AddrPort) (uint64, *cell) {
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		of := func(addr netip.AddrPort) bool {
+			at, ok := s.index(addr)
+			return ok && at >= t.first && at < t.first+t.count
+		}
+		if slices.ContainsFunc(avoid, of) {
+			continue
+		}
+		if at, c := s.anyUsable(t); c != nil {
+			return at, c
+		}
+		s.wake(t.first)
+	}
+	return 0, nil
 }
 
 // failoverTime is how long calls wait for a priority of which some endpoints

@@ -255,7 +255,12 @@ func (r *retrying) avoid(a *attempt, c *choice) {
 		r.extra.tried = r.addrs[:0]
 	}
 	r.extra.tried = append(r.extra.tried, a.set.endpoints[a.at].addr)
-	r.extra.reselect = int(max(1, p.reselect))
+	if p.previousHosts {
+		r.extra.reselect = int(max(1, p.reselect))
+	}
+	if p.previousPriorities { // priorities change over after each so many attempts
+		r.extra.avoid = r.extra.tried[:len(r.extra.tried)-len(r.extra.tried)%int(max(1, p.priorityEvery))]
+	}
 	c.extra = &r.extra
 }
 

@@ -451,3 +451,25 @@ func TestErrorsOfOthersArePassedOn(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestRetriesTurnToAnotherPriority(t *testing.T) {
+	a := &assignment{cluster: "c", localities: []locality{{count: 2}, {priority: 1, first: 2, count: 2}}, endpoints: make([]endpoint, 4)}
+	for i := range a.endpoints {
+		a.endpoints[i] = endpoint{addr: testAddr(i), weight: 1}
+	}
+	s := newEndpointSet(newConnTable(nil, new(counters)), &cluster{name: "c"}, a, nil, nil)
+	connectAll(s)
+	for every, want := range map[uint32]string{0: "12", 1: "12", 2: "112"} {
+		r := retrying{policy: &retryPolicy{previousPriorities: true, priorityEvery: every}}
+		var c choice
+		got := ""
+		for range len(want) {
+			at, _ := s.pick(c)
+			got += map[bool]string{true: "1", false: "2"}[at < 2]
+			r.avoid(&attempt{set: s, at: at}, &c)
+		}
+		if got != want {
+			t.Errorf("every %d attempts: priorities %s, want %s", every, got, want)
+		}
+	}
+}
