@@ -1,12 +1,12 @@
 package proxyless
 
 import (
-	"errors"
 	"maps"
 	"math"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	orcapb "github.com/cncf/xds/go/xds/data/orca/v3"
+	"google.golang.org/protobuf/proto"
 )
 
 // LoadReport is how loaded a provider is, as ORCA tells it to consumers
@@ -31,18 +31,6 @@ type LoadReport struct {
 	// NamedMetrics are any other measures.
 	NamedMetrics map[string]float64
 }
-
-// The fields of OrcaLoadReport.
-const (
-	orcaCPU         = 1
-	orcaMemory      = 2
-	orcaCost        = 4
-	orcaUtilization = 5
-	orcaQPS         = 6
-	orcaEPS         = 7
-	orcaNamed       = 8
-	orcaApplication = 9
-)
 
 // orcaTrailer carries the report of a call.
 const orcaTrailer = "endpoint-load-metrics-bin"
@@ -107,122 +95,52 @@ func mergeMetrics(a, b map[string]float64) map[string]float64 {
 
 // marshal encodes the report.
 func (r *LoadReport) marshal() []byte {
-	var b []byte
-	for _, f := range []struct {
-		num   protowire.Number
-		value float64
-	}{{orcaCPU, r.CPUUtilization}, {orcaMemory, r.MemoryUtilization}, {orcaQPS, r.QPS}, {orcaEPS, r.EPS}, {orcaApplication, r.ApplicationUtilization}} {
-		if f.value != 0 {
-			b = appendDouble(b, f.num, f.value)
-		}
-	}
-	b = appendMetrics(b, orcaCost, r.RequestCost)
-	b = appendMetrics(b, orcaUtilization, r.Utilization)
-	return appendMetrics(b, orcaNamed, r.NamedMetrics)
-}
-
-func appendDouble(b []byte, num protowire.Number, v float64) []byte {
-	return protowire.AppendFixed64(protowire.AppendTag(b, num, protowire.Fixed64Type), math.Float64bits(v))
-}
-
-func appendMetrics(b []byte, num protowire.Number, metrics map[string]float64) []byte {
-	for name, v := range metrics {
-		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), name)
-		b = protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), appendDouble(entry, 2, v))
+	b, err := proto.Marshal(r.message())
+	if err != nil { // a name that is not UTF-8: check lets none pass
+		return nil
 	}
 	return b
 }
 
-var errLoadReport = errors.New("malformed load report")
+// message is the report as it travels.
+func (r *LoadReport) message() *orcapb.OrcaLoadReport {
+	return &orcapb.OrcaLoadReport{
+		ApplicationUtilization: r.ApplicationUtilization, CpuUtilization: r.CPUUtilization, MemUtilization: r.MemoryUtilization,
+		RpsFractional: r.QPS, Eps: r.EPS, Utilization: r.Utilization, RequestCost: r.RequestCost, NamedMetrics: r.NamedMetrics,
+	}
+}
 
 // maxMetrics is how many named metrics of a report are kept.
 const maxMetrics = 256
 
 // unmarshal decodes a report into an empty one.
 func (r *LoadReport) unmarshal(b []byte) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return errLoadReport
-		}
-		b = b[n:]
-		if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-			return errLoadReport
-		}
-		if !r.field(num, typ, b[:n]) {
-			return errLoadReport
-		}
-		b = b[n:]
+	m := new(orcapb.OrcaLoadReport)
+	if err := proto.Unmarshal(b, m); err != nil {
+		return err
 	}
+	r.take(m)
 	return nil
 }
 
-// field takes one field; fields it does not know do not count.
-func (r *LoadReport) field(num protowire.Number, typ protowire.Type, value []byte) bool {
-	switch num {
-	case orcaCPU, orcaMemory, orcaQPS, orcaEPS, orcaApplication:
-		u, n := protowire.ConsumeFixed64(value)
-		if typ != protowire.Fixed64Type || n < 0 {
-			return false
-		}
-		*r.number(num) = math.Float64frombits(u)
-	case orcaCost, orcaUtilization, orcaNamed:
-		entry, n := protowire.ConsumeBytes(value)
-		return typ == protowire.BytesType && n >= 0 && r.metric(num, entry)
+// take copies what a report says.
+func (r *LoadReport) take(m *orcapb.OrcaLoadReport) {
+	*r = LoadReport{
+		ApplicationUtilization: m.ApplicationUtilization, CPUUtilization: m.CpuUtilization, MemoryUtilization: m.MemUtilization,
+		QPS: m.RpsFractional, EPS: m.Eps,
+		Utilization: few(m.Utilization), RequestCost: few(m.RequestCost), NamedMetrics: few(m.NamedMetrics),
 	}
-	return true
 }
 
-func (r *LoadReport) number(num protowire.Number) *float64 {
-	switch num {
-	case orcaCPU:
-		return &r.CPUUtilization
-	case orcaMemory:
-		return &r.MemoryUtilization
-	case orcaQPS:
-		return &r.QPS
-	case orcaEPS:
-		return &r.EPS
-	}
-	return &r.ApplicationUtilization
-}
-
-// metric takes one entry of a map.
-func (r *LoadReport) metric(num protowire.Number, entry []byte) bool {
-	name, value := "", 0.0
-	for len(entry) > 0 {
-		field, typ, n := protowire.ConsumeTag(entry)
-		if n < 0 {
-			return false
+// few keeps no more metrics than there may be.
+func few(metrics map[string]float64) map[string]float64 {
+	for name := range metrics {
+		if len(metrics) <= maxMetrics {
+			break
 		}
-		entry = entry[n:]
-		if n = protowire.ConsumeFieldValue(field, typ, entry); n < 0 {
-			return false
-		}
-		switch {
-		case field == 1 && typ == protowire.BytesType:
-			text, _ := protowire.ConsumeBytes(entry)
-			name = string(text)
-		case field == 2 && typ == protowire.Fixed64Type:
-			u, _ := protowire.ConsumeFixed64(entry)
-			value = math.Float64frombits(u)
-		}
-		entry = entry[n:]
+		delete(metrics, name)
 	}
-	to := &r.NamedMetrics
-	switch num {
-	case orcaCost:
-		to = &r.RequestCost
-	case orcaUtilization:
-		to = &r.Utilization
-	}
-	if *to == nil {
-		*to = map[string]float64{}
-	}
-	if len(*to) < maxMetrics {
-		(*to)[name] = value
-	}
-	return true
+	return metrics
 }
 
 // used is the utilization that a weight is made of: the largest of the metrics

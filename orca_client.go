@@ -4,13 +4,14 @@ import (
 	"context"
 	"time"
 
+	orcapb "github.com/cncf/xds/go/xds/data/orca/v3"
+	orcaservicepb "github.com/cncf/xds/go/xds/service/orca/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // heardReport is the last report of an endpoint that says something.
@@ -46,6 +47,11 @@ func (c *cell) learn(trailer metadata.MD) {
 
 // hear takes in a report, unless it says nothing.
 func (c *cell) hear(b []byte, now time.Duration) {
+	c.note(now, func(r *LoadReport) bool { return r.unmarshal(b) == nil })
+}
+
+// note takes in what read finds, if it is time for that.
+func (c *cell) note(now time.Duration, read func(*LoadReport) bool) {
 	last := c.report.Load()
 	if last != nil && now-last.at < reportPause {
 		return
@@ -58,7 +64,7 @@ func (c *cell) hear(b []byte, now time.Duration) {
 	if last != nil {
 		r.since = last.since
 	}
-	if err := r.unmarshal(b); err == nil && r.QPS > 0 {
+	if read(&r.LoadReport) && r.QPS > 0 {
 		c.report.CompareAndSwap(last, r)
 	}
 }
@@ -90,13 +96,13 @@ func (c *cell) stream(period time.Duration) (heard bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err = stream.SendMsg(rawMessage(reportRequest(period))); err == nil {
+	if err = stream.SendMsg(&orcaservicepb.OrcaLoadReportRequest{ReportInterval: durationpb.New(period)}); err == nil {
 		err = stream.CloseSend()
 	}
 	for err == nil {
-		var in emptypb.Empty
+		var in orcapb.OrcaLoadReport
 		if err = stream.RecvMsg(&in); err == nil {
-			c.hear(in.ProtoReflect().GetUnknown(), sinceStart())
+			c.note(sinceStart(), func(r *LoadReport) bool { r.take(&in); return true })
 			heard = true
 			if c.reporting.Load() == 0 {
 				return true, nil
@@ -104,21 +110,6 @@ func (c *cell) stream(period time.Duration) (heard bool, err error) {
 		}
 	}
 	return heard, err
-}
-
-// rawMessage is an encoded message as one that gRPC's codec takes: fields that
-// a message does not know are kept as they are.
-func rawMessage(b []byte) *emptypb.Empty {
-	m := new(emptypb.Empty)
-	m.ProtoReflect().SetUnknown(b)
-	return m
-}
-
-// reportRequest is an OrcaLoadReportRequest.
-func reportRequest(period time.Duration) []byte {
-	duration := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), uint64(period/time.Second))
-	duration = protowire.AppendVarint(protowire.AppendTag(duration, 2, protowire.VarintType), uint64(period%time.Second))
-	return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), duration)
 }
 
 // learn hears the report of a call.

@@ -6,11 +6,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	orcaservicepb "github.com/cncf/xds/go/xds/service/orca/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // ReportLoad tells consumers from now on how loaded this provider is: with the
@@ -79,20 +79,20 @@ func (p *providerLoad) end(own *callLoad, err error, set func(metadata.MD)) {
 		p.trailer.Store(nil)
 	}
 	if r := own.report.Load(); r != nil {
-		set(metadata.Pairs(orcaTrailer, string(p.now(r))))
+		set(metadata.Pairs(orcaTrailer, string(p.now(r).marshal())))
 		return
 	}
 	text := p.trailer.Load()
 	if text == nil {
-		made := string(p.now(nil))
+		made := string(p.now(nil).marshal())
 		text = &made
 		p.trailer.Store(text)
 	}
 	set(metadata.Pairs(orcaTrailer, *text))
 }
 
-// now encodes the report of this moment, with what a call says of itself.
-func (p *providerLoad) now(own *LoadReport) []byte {
+// now is the report of this moment, with what a call says of itself.
+func (p *providerLoad) now(own *LoadReport) *LoadReport {
 	r := *p.state.Load()
 	if own != nil {
 		r = r.over(own)
@@ -104,7 +104,7 @@ func (p *providerLoad) now(own *LoadReport) []byte {
 	if r.EPS == 0 {
 		r.EPS = eps
 	}
-	return r.marshal()
+	return &r
 }
 
 // callRates measures calls per second.
@@ -180,17 +180,17 @@ func (s *loadService) stream(_ any, stream grpc.ServerStream) error {
 	if s.load.state.Load() == nil {
 		return status.Error(codes.Unimplemented, "proxyless: provider: the load is not reported: nobody called Server.ReportLoad")
 	}
-	var in emptypb.Empty
+	var in orcaservicepb.OrcaLoadReportRequest
 	if err := stream.RecvMsg(&in); err != nil {
 		return err
 	}
-	ticker := time.NewTicker(reportInterval(in.ProtoReflect().GetUnknown()))
+	ticker := time.NewTicker(max(in.ReportInterval.AsDuration(), leastReportInterval))
 	defer ticker.Stop()
 	for {
 		if s.load.rates.turn(sinceStart()) {
 			s.load.trailer.Store(nil)
 		}
-		if err := stream.SendMsg(rawMessage(s.load.now(nil))); err != nil {
+		if err := stream.SendMsg(s.load.now(nil).message()); err != nil {
 			return err
 		}
 		select {
@@ -201,15 +201,4 @@ func (s *loadService) stream(_ any, stream grpc.ServerStream) error {
 			return status.Error(codes.Unavailable, "proxyless: provider: the server is stopping")
 		}
 	}
-}
-
-// reportInterval reads an OrcaLoadReportRequest.
-func reportInterval(request []byte) time.Duration {
-	asked := time.Duration(0)
-	for c := walk(request); c.next(); {
-		if c.num == 1 {
-			asked, _ = decodeDuration(c.bytes("report_interval"))
-		}
-	}
-	return max(asked, leastReportInterval)
 }
