@@ -325,7 +325,7 @@ RouteAction envoy.config.route.v3.RouteAction
  2 cluster_header
  3 weighted_clusters v3WeightedCluster
  4 metadata_match =
- 5 prefix_rewrite =
+ 5 prefix_rewrite
  6 host_rewrite_literal
  7 auto_host_rewrite
  8 timeout
@@ -345,7 +345,7 @@ RouteAction envoy.config.route.v3.RouteAction
  29 host_rewrite_header
  30 request_mirror_policies[*] RequestMirrorPolicy
  31 max_internal_redirects -
- 32 regex_rewrite =
+ 32 regex_rewrite RegexMatchAndSubstitute
  33 retry_policy_typed_config !
  34 internal_redirect_policy -
  35 host_rewrite_path_regex RegexMatchAndSubstitute

@@ -168,7 +168,7 @@ func (g *governed) send(ctx context.Context, a *attempt) (timed bool, err error)
 		}
 		g.header, g.trailer = nil, nil
 	}
-	err = a.conn.Invoke(g.policy.outgoing(try, a, g.retry.repeats), g.method, g.args, g.reply, g.attemptOptions(ctx, a)...)
+	err = a.conn.Invoke(g.policy.outgoing(try, a, g.retry.repeats), g.policy.method(g.method), g.args, g.reply, g.attemptOptions(ctx, a)...)
 	if timed = err != nil && limit > 0 && ctx.Err() == nil && !nothingSent(err) && outOfTime(try, limit, err); timed {
 		err = g.inv.tooSlow(&a.way, limit)
 	}

@@ -147,7 +147,7 @@ func (s *callStream) open(l *liveStream) error {
 		repeats = s.retry.repeats
 		ctx = s.policy.outgoing(ctx, &a, repeats)
 	}
-	l.ClientStream, err = a.conn.NewStream(ctx, s.desc, s.method, l.options()...)
+	l.ClientStream, err = a.conn.NewStream(ctx, s.desc, s.outgoingMethod(), l.options()...)
 	if err != nil {
 		l.finish(err)
 	}
@@ -530,3 +530,11 @@ func (endedStream) CloseSend() error             { return nil }
 func (s endedStream) Context() context.Context   { return s.ctx }
 func (endedStream) SendMsg(any) error            { return io.EOF }
 func (endedStream) RecvMsg(any) error            { return io.EOF }
+
+// outgoingMethod is what the mesh lets the stream go out as.
+func (s *callStream) outgoingMethod() string {
+	if s.policy == nil {
+		return s.method
+	}
+	return s.policy.method(s.method)
+}

@@ -20,12 +20,13 @@ type routePolicy struct {
 	hash    []hashPolicy // in order
 	headers headerPolicy
 	rewrite authorityRewrite
+	path    *pathRewrite // nil: the method stays as it is
 }
 
 // empty says that nothing is asked for.
 func (p *routePolicy) empty() bool {
 	return p.retry == nil && p.hedge == nil && p.fault == nil && p.session == nil && len(p.mirrors) == 0 && len(p.hash) == 0 &&
-		p.headers.request.empty() && p.headers.response.empty() && p.rewrite == (authorityRewrite{})
+		p.headers.request.empty() && p.headers.response.empty() && p.rewrite == (authorityRewrite{}) && p.path == nil
 }
 
 // retryPolicy is what is kept of an envoy.config.route.v3.RetryPolicy. One
@@ -178,4 +179,39 @@ type authorityRewrite struct {
 	auto       bool   // auto_host_rewrite: the endpoint's hostname
 	path       *regexp.Regexp
 	substitute string // host_rewrite_path_regex
+}
+
+// pathRewrite is RouteAction.prefix_rewrite, or regex_rewrite: a call goes out
+// as one of another method.
+type pathRewrite struct {
+	prefix     string         // in place of what the route matched
+	matched    int            // how many bytes of the path that is; -1 is all
+	regex      *regexp.Regexp // nil with prefix; not anchored
+	substitute string         // in Go's form of replacement
+}
+
+// method is what a call goes out as.
+func (p *routePolicy) method(called string) string {
+	switch r := p.path; {
+	case r == nil:
+		return called
+	case r.regex != nil:
+		return r.regex.ReplaceAllString(called, r.substitute)
+	case r.matched < 0 || r.matched > len(called):
+		return r.prefix
+	default:
+		return r.prefix + called[r.matched:]
+	}
+}
+
+// rewritten is how much of a path prefix_rewrite replaces: what the match says,
+// all of it where that is no prefix. Istio writes "/" where every path matches.
+func (m *routeMatch) rewritten() int {
+	switch m.path {
+	case pathPrefix, pathSeparated:
+		return len(m.text)
+	case pathAny:
+		return 1
+	}
+	return -1
 }

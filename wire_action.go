@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	routeActionUnapplied = unapplied{4: "metadata_match", 5: "prefix_rewrite", 13: "rate_limits", 28: "grpc_timeout_offset", 32: "regex_rewrite",
+	routeActionUnapplied = unapplied{4: "metadata_match", 13: "rate_limits", 28: "grpc_timeout_offset",
 		33: "retry_policy_typed_config", 38: "append_x_forwarded_host", 41: "path_rewrite_policy", 45: "path_rewrite"}
 	clusterWeightUnapplied = unapplied{3: "metadata_match"}
 )
@@ -93,7 +93,9 @@ func (r *route) directResponse(b []byte) error {
 type actionParts struct {
 	cluster, rewrite                  oneof
 	timeout, grpcTimeout, limit, idle []byte
-	policy                            routePolicy // hash and rewrite
+	policy                            routePolicy // hash, rewrite and path
+	prefix                            string
+	regex                             []byte
 }
 
 // routeAction reads an envoy.config.route.v3.RouteAction.
@@ -106,6 +108,8 @@ func (d *decoding) routeAction(b []byte, up *routeLevels, own *level, r *route) 
 			p.cluster.raw(&c, "cluster_specifier")
 		case 3, 39:
 			p.cluster.message(&c, "cluster_specifier")
+		case 5:
+			p.prefix = c.text("prefix_rewrite")
 		case 6, 29:
 			p.rewrite.raw(&c, "host_rewrite_specifier")
 		case 7, 35, 44:
@@ -119,6 +123,8 @@ func (d *decoding) routeAction(b []byte, up *routeLevels, own *level, r *route) 
 			c.message("max_grpc_timeout", &p.grpcTimeout)
 		case 24:
 			c.message("idle_timeout", &p.idle)
+		case 32:
+			c.message("regex_rewrite", &p.regex)
 		case 36:
 			c.message("max_stream_duration", &p.limit)
 		case 38:
@@ -132,6 +138,7 @@ func (d *decoding) routeAction(b []byte, up *routeLevels, own *level, r *route) 
 		}
 	}
 	c.fail(d.authorityRewrite(p.rewrite, &p.policy.rewrite))
+	c.fail(inField("regex_rewrite", p.pathRewrite(&r.match)))
 	c.fail(d.timeouts(&p, r))
 	d.ignoreUnlessZero("idle_timeout", p.idle)
 	if c.err != nil {
@@ -139,6 +146,18 @@ func (d *decoding) routeAction(b []byte, up *routeLevels, own *level, r *route) 
 	}
 	r.policy = up.settled(own, nil, &p.policy)
 	return d.clusterSpecifier(p.cluster, up, own, &p.policy, r)
+}
+
+// pathRewrite settles which method calls go out as.
+func (p *actionParts) pathRewrite(match *routeMatch) (err error) {
+	switch {
+	case p.prefix != "":
+		p.policy.path = &pathRewrite{prefix: p.prefix, matched: match.rewritten()}
+	case p.regex != nil:
+		p.policy.path = &pathRewrite{}
+		p.policy.path.regex, p.policy.path.substitute, err = decodeSubstitution(p.regex)
+	}
+	return err
 }
 
 // ignoreUnlessZero notes a Duration or wrapper that says something. Istio sends

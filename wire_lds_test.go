@@ -47,7 +47,7 @@ func rawChain(name string, manager rawProto, socketType string) rawProto {
 
 func TestListener(t *testing.T) {
 	const noFilters = "envoy.extensions.filters.http.rbac.v3.RBAC"
-	inlined := rawRoutes(rawRoute("r", rawEverything, rawProto{}.text(1, "a").text(5, "/x")))
+	inlined := rawRoutes(rawRoute("r", rawEverything, rawProto{}.text(1, "a").msg(28, rawSeconds(1))))
 	routes, err := new(decoding).routeConfig(inlined)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestListener(t *testing.T) {
 		"routes inside": {
 			rawAPIListener(rawManager().msg(4, inlined)),
 			listener{name: "reviews.demo:9080", forwarding: forwarding{inline: routes}},
-			[]string{"api_listener.route_config.virtual_hosts[reviews.demo.svc.cluster.local:9080].routes[r].route.prefix_rewrite"},
+			[]string{"api_listener.route_config.virtual_hosts[reviews.demo.svc.cluster.local:9080].routes[r].route.grpc_timeout_offset"},
 		},
 		"the route specifier seen last wins": {
 			rawAPIListener(rawManager().msg(4, inlined).msg(3, rawRDS)),

@@ -318,7 +318,7 @@ func TestPolicyAboveTheRoutesIsNoted(t *testing.T) {
 func TestIgnoredFieldsAreBounded(t *testing.T) {
 	var routes []rawProto
 	for i := range 1000 {
-		routes = append(routes, rawRoute(fmt.Sprint("r", i), rawEverything, rawProto{}.text(1, "a").text(5, "/x")))
+		routes = append(routes, rawRoute(fmt.Sprint("r", i), rawEverything, rawProto{}.text(1, "a").msg(28, rawSeconds(1))))
 	}
 	got, err := decodeResource(kindRoute, rawRoutes(routes...))
 	if err != nil || len(got.ignored) != maxIgnored+1 || got.ignored[maxIgnored] != "..." {

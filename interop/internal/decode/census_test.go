@@ -117,6 +117,7 @@ func (c census) routes(v *routeConfig) {
 				c.note("request header", !p.headers.request.empty())
 				c.note("response header", !p.headers.response.empty())
 				c.note("rewrite", p.rewrite != authorityRewrite{})
+				c.note("path rewrite", p.path != nil)
 			}
 			c.note(pathNames[r.match.path], true)
 			for _, h := range r.match.headers {

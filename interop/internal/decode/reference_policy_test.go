@@ -102,7 +102,7 @@ func (s *said) policy(above []said, specificWins bool) (*routePolicy, error) {
 
 // something is nil for a policy that asks for nothing.
 func something(p *routePolicy) *routePolicy {
-	if p.retry == nil && p.hedge == nil && p.fault == nil && p.session == nil && p.mirrors == nil && p.hash == nil && p.rewrite == (authorityRewrite{}) &&
+	if p.retry == nil && p.hedge == nil && p.fault == nil && p.session == nil && p.mirrors == nil && p.hash == nil && p.rewrite == (authorityRewrite{}) && p.path == nil &&
 		len(p.headers.request.remove)+len(p.headers.request.change)+len(p.headers.response.remove)+len(p.headers.response.change) == 0 {
 		return nil
 	}

@@ -262,6 +262,15 @@ func referenceForward(m *routev3.RouteAction, own *said, above []said, specificW
 		p.rewrite.path, p.rewrite.substitute, e = referenceSubstitution(s.HostRewritePathRegex)
 		err = errors.Join(err, e)
 	}
+	switch {
+	case m.GetPrefixRewrite() != "":
+		p.path = &pathRewrite{prefix: m.GetPrefixRewrite(), matched: x.match.rewritten()}
+	case m.GetRegexRewrite() != nil:
+		var e error
+		p.path = &pathRewrite{}
+		p.path.regex, p.path.substitute, e = referenceSubstitution(m.GetRegexRewrite())
+		err = errors.Join(err, e)
+	}
 	err = errors.Join(err, referenceClusters(m, p, own, above, specificWins, x))
 	if x.policy = something(p); x.failure != "" && x.match.never != "" {
 		x.policy = nil
@@ -345,7 +354,7 @@ func referenceWeightPolicy(m *routev3.WeightedCluster_ClusterWeight, p *routePol
 	if err != nil {
 		return nil, err
 	}
-	settled.hash, settled.rewrite = p.hash, p.rewrite
+	settled.hash, settled.rewrite, settled.path = p.hash, p.rewrite, p.path
 	if literal := m.GetHostRewriteLiteral(); literal != "" {
 		settled.rewrite = authorityRewrite{literal: literal}
 	}
