@@ -94,6 +94,9 @@ func (d *discovery) set(e *entry, s resourceState) {
 	if e.kind == kindCluster {
 		d.redial(e)
 	}
+	if e.kind == kindEndpoints && d.view != nil {
+		d.reroute(e)
+	}
 	if d.view == nil {
 		d.settle(e)
 	}

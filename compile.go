@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,7 +235,7 @@ func (c *compilation) route(l *listener, r *route) {
 			next.policy = c.target.policy(l.complete(w.policy))
 			next.mirrors = c.mirrors(next.policy)
 		}
-		if next.set, next.problem = c.cluster(w.name); c.plan.problem != nil {
+		if c.choices(&next); c.plan.problem != nil {
 			return
 		}
 		planned.clusters = append(planned.clusters, next)
@@ -324,6 +325,88 @@ func (c *compilation) known() map[string]plannedCluster {
 	return c.named
 }
 
+// maxAggregate is how deep aggregate clusters may be nested (gRFC A37).
+const maxAggregate = 16
+
+// choices finds the endpoint set of a cluster, or of an aggregate one those of
+// the clusters in it.
+func (c *compilation) choices(next *plannedCluster) {
+	names, deep := c.snap.leavesOf(next.name, nil, maxAggregate)
+	switch {
+	case deep:
+		c.fail(StageCluster, next.name, fmt.Sprintf("aggregate clusters are nested more than %d deep", maxAggregate), "nest them less")
+		next.problem = c.local()
+		return
+	case len(names) == 1 && names[0] == next.name:
+		next.set, next.problem = c.cluster(next.name)
+		return
+	case len(names) == 0:
+		c.fail(StageCluster, next.name, "the aggregate cluster leads to no cluster but aggregate ones", "name a cluster with endpoints in it")
+		next.problem = c.local()
+		return
+	}
+	whole := *next
+	for _, name := range names {
+		leaf := whole
+		leaf.name = name
+		if leaf.set, leaf.problem = c.cluster(name); c.plan.problem != nil {
+			return
+		}
+		if leaf.set != nil && next.set == nil {
+			next.set = leaf.set
+		}
+		next.leaves = append(next.leaves, leaf)
+	}
+	if next.set == nil {
+		next.problem = next.leaves[0].problem
+	}
+}
+
+// leavesOf lists the clusters that a cluster stands for, each once, in order:
+// itself, or those in an aggregate one. One that leads back to itself adds
+// nothing.
+func (s *snapshot) leavesOf(name string, found []string, depth int) (leaves []string, deep bool) {
+	v := s.aggregate(name)
+	switch {
+	case v == nil && slices.Contains(found, name):
+		return found, false
+	case v == nil:
+		return append(found, name), false
+	case depth == 0:
+		return found, !s.circular(v, nil)
+	}
+	for _, child := range v.children {
+		if found, deep = s.leavesOf(child, found, depth-1); deep {
+			return found, true
+		}
+	}
+	return found, false
+}
+
+// aggregate is an aggregate cluster; nil where the name is of no such.
+func (s *snapshot) aggregate(name string) *cluster {
+	if state := s.get(kindCluster, name); state != nil {
+		if v, ok := state.value.(*cluster); ok && v.source == discoverAggregate && v.failure == "" {
+			return v
+		}
+	}
+	return nil
+}
+
+// circular says that an aggregate cluster leads back to itself.
+func (s *snapshot) circular(v *cluster, path []*cluster) bool {
+	if slices.Contains(path, v) {
+		return true
+	}
+	path = append(path, v)
+	for _, child := range v.children {
+		if a := s.aggregate(child); a != nil && s.circular(a, path) {
+			return true
+		}
+	}
+	return false
+}
+
 // cluster finds a cluster's endpoint set, or why there is none.
 func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 	if old := c.last.cluster(name); old != nil && c.snap.lacks(name, c.plan.name) {
@@ -341,7 +424,7 @@ func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 		c.fail(StageCluster, name, v.failure, "")
 		return nil, c.local()
 	}
-	if state = c.need(kindEndpoints, v.endpointsName(c.plan.name)); state == nil {
+	if state = c.need(kindEndpoints, c.snap.endpointsOf(v, c.plan.name)); state == nil {
 		return nil, c.local()
 	}
 	s := c.planner.set(v, state.value.(*assignment), c.target.prefers.of(v))
@@ -366,7 +449,20 @@ func (s *snapshot) lacks(name, authority string) bool {
 		return true
 	}
 	v, ok := state.value.(*cluster)
-	return ok && v.failure == "" && gap(s.get(kindEndpoints, v.endpointsName(authority)))
+	return ok && v.failure == "" && gap(s.get(kindEndpoints, s.endpointsOf(v, authority)))
+}
+
+// endpointsOf is the name of the assignment that a cluster uses for calls to an
+// authority: one of ORIGINAL_DST for which EDS has no endpoints calls what they
+// name.
+func (s *snapshot) endpointsOf(v *cluster, authority string) string {
+	name := v.endpointsName(authority)
+	if v.originalDst && s.get(kindEndpoints, hostPrefix+authority) != nil {
+		if state := s.get(kindEndpoints, name); state != nil && v.deserted(state.value) {
+			return hostPrefix + authority
+		}
+	}
+	return name
 }
 
 // local takes a problem that is final back from the plan, to be one cluster's

@@ -333,8 +333,8 @@ func decodeToyTable(b []byte, wanted func([]byte) bool, digest *maphash.Hash) (d
 }
 
 // toyCluster reads "name -> ASSIGNMENT", "name dns HOST:PORT...", "name one
-// HOST:PORT" (logical DNS), "name at ADDRESS...", "name of CLUSTER..." and
-// "name passthrough".
+// HOST:PORT" (logical DNS), "name at ADDRESS...", "name of CLUSTER...", "name
+// passthrough" and "name original" (ORIGINAL_DST, with EDS).
 func toyCluster(words, next []string) *cluster {
 	c := &cluster{name: words[0], edsName: words[0]}
 	if len(words) == 1 {
@@ -359,6 +359,8 @@ func toyCluster(words, next []string) *cluster {
 		c.source, c.children = discoverAggregate, next
 	case "passthrough":
 		c.source = discoverPassthrough
+	case "original":
+		c.originalDst = true
 	}
 	return c
 }

@@ -43,6 +43,12 @@ func (c *cluster) endpointsName(authority string) string {
 	return c.edsName
 }
 
+// deserted says that EDS has no endpoint for a cluster of ORIGINAL_DST.
+func (c *cluster) deserted(assigned any) bool {
+	a, ok := assigned.(*assignment)
+	return c.originalDst && c.source == discoverEDS && ok && len(a.endpoints) == 0 && len(a.others) == 0
+}
+
 // lookup is one name that DNS is asked for.
 type lookup struct {
 	users   map[*entry]struct{}

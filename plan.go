@@ -89,6 +89,9 @@ func (p *plan) find(ctx context.Context, method string) (way, obstacle) {
 		return p.byHeader(ctx, method, r)
 	}
 	c := r.choose()
+	if c.leaves != nil {
+		c = c.leaf()
+	}
 	if c.set == nil {
 		return way{}, obstacle{err: c.problem}
 	}
@@ -304,9 +307,15 @@ func (p *plan) cluster(name string) *plannedCluster {
 		return nil
 	}
 	for i := range p.routes.routes {
-		for j, c := range p.routes.routes[i].clusters {
+		for j := range p.routes.routes[i].clusters {
+			c := &p.routes.routes[i].clusters[j]
 			if c.name == name {
-				return &p.routes.routes[i].clusters[j]
+				return c
+			}
+			for l := range c.leaves {
+				if c.leaves[l].name == name {
+					return &c.leaves[l]
+				}
 			}
 		}
 	}

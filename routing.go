@@ -28,9 +28,27 @@ type plannedCluster struct {
 	name    string
 	upTo    uint32 // the running sum of the weights, this one included
 	set     *endpointSet
-	policy  *routePolicy    // in place of the route's; nil is the route's
-	mirrors []plannedMirror // of policy
-	problem *Error          // set when there is no endpoint set
+	policy  *routePolicy     // in place of the route's; nil is the route's
+	mirrors []plannedMirror  // of policy
+	problem *Error           // set when there is no endpoint set
+	leaves  []plannedCluster // of an aggregate cluster: the clusters in it, in order; set is the first one's
+}
+
+// leaf is the cluster itself, or of an aggregate cluster the first one in it
+// that calls may be sent to, or may be soon; the first where there is none
+// (gRFC A37).
+func (c *plannedCluster) leaf() *plannedCluster {
+	for i := range c.leaves {
+		if s := c.leaves[i].set; s != nil && s.expectant() {
+			return &c.leaves[i]
+		}
+	}
+	for i := range c.leaves {
+		if c.leaves[i].set != nil {
+			return &c.leaves[i]
+		}
+	}
+	return c
 }
 
 // plannedMirror is a mirror with its cluster found.

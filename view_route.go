@@ -270,11 +270,23 @@ func (d *discovery) followHost(e *entry, next []*entry) []*entry {
 		return next
 	}
 	for _, c := range next {
-		if c, ok := c.value.(*cluster); ok && c.source == discoverPassthrough && c.failure == "" {
+		if c, ok := c.value.(*cluster); ok && d.callsByName(c) {
 			return append(next, d.want(kindEndpoints, hostPrefix+r.authority))
 		}
 	}
 	return next
+}
+
+// callsByName says that a cluster sends calls to whatever they name: it is
+// made for that, or a ServiceEntry without resolution is behind it. A headless
+// Service without pods is not.
+func (d *discovery) callsByName(c *cluster) bool {
+	if c.failure != "" || c.source == discoverPassthrough {
+		return c.failure == ""
+	}
+	e := d.entries[kindEndpoints][c.edsName]
+	host, _, _ := servicePort(c.name)
+	return e != nil && c.deserted(e.value) && !strings.HasSuffix(host, ".svc."+d.view.domain)
 }
 
 // redial follows again what depends on where a cluster gets its endpoints.
@@ -287,6 +299,15 @@ func (d *discovery) redial(e *entry) {
 	for _, c := range e.children {
 		if c.kind == kindEndpoints && madeHere(c.name) {
 			d.makeEndpoints(c)
+		}
+	}
+}
+
+// reroute follows again what depends on whether a cluster has endpoints.
+func (d *discovery) reroute(e *entry) {
+	for p := range e.parents {
+		if c, ok := p.value.(*cluster); ok && c.originalDst {
+			d.redial(p)
 		}
 	}
 }
