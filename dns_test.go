@@ -1,0 +1,67 @@
+package proxyless
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestNamesAreLookedUpAgainAndAgain runs in a bubble of fake time.
+func TestNamesAreLookedUpAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		asked, reports := map[string]int{}, map[string][]string{}
+		s := nameService{
+			lookUp: func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+				mu.Lock()
+				asked[host]++
+				n := asked[host]
+				mu.Unlock()
+				switch {
+				case host == "slow":
+					<-ctx.Done()
+					return nil, ctx.Err()
+				case n == 2:
+					return nil, errors.New("no such host")
+				case n == 3:
+					return nil, nil
+				}
+				return []netip.Addr{netip.MustParseAddr("192.0.2.1")}, nil
+			},
+			report: func(host string, addrs []netip.Addr, failure string) {
+				mu.Lock()
+				defer mu.Unlock()
+				reports[host] = append(reports[host], failure)
+			},
+		}
+		s.start("slow")
+		s.start("fast")
+		synctest.Wait()
+		if len(reports["fast"]) != 1 || len(reports["slow"]) != 0 {
+			t.Errorf("at once: %v", reports)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := asked["fast"]; n < 9 || n > 17 {
+			t.Errorf("%d lookups in a minute", n)
+		}
+		if want := []string{"", "no such host", "it has no address", ""}; !slices.Equal(reports["fast"][:4], want) {
+			t.Errorf("reports %q", reports["fast"])
+		}
+		if len(reports["slow"]) == 0 || reports["slow"][0] == "" {
+			t.Errorf("a server that does not answer: %q", reports["slow"])
+		}
+		s.stop("fast")
+		before := asked["fast"]
+		time.Sleep(time.Minute)
+		if asked["fast"] != before {
+			t.Error("it was looked up after the end")
+		}
+		s.close()
+	})
+}
