@@ -11,6 +11,25 @@ import (
 
 const conformanceFile = "../docs/conformance.md"
 
+// column is one of the table: the library in a view, or grpc-go.
+type column string
+
+const (
+	fullColumn  = column(fullView)
+	leanColumn  = column(leanView)
+	rivalColumn = column("grpc-go_xDS")
+)
+
+// columns are those that are observed.
+func columns() (all []column) {
+	for _, v := range views {
+		all = append(all, column(v))
+	}
+	return append(all, rivalColumn)
+}
+
+func (c column) view() view { return view(c) }
+
 // cell is what was observed of a row in a column: nil is as the feature says.
 type cell struct{ err error }
 

@@ -69,7 +69,7 @@ func TestConformance(t *testing.T) {
 	cells := w.observe(rows)
 	for i, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			for _, c := range columns {
+			for _, c := range columns() {
 				cells[i][c].judge(t, r, c)
 			}
 		})
@@ -203,18 +203,18 @@ func (w *world) observe(rows []*row) []map[column]*cell {
 	}
 	for i, r := range rows {
 		cells[i] = map[column]*cell{}
-		for _, c := range columns {
+		for _, c := range columns() {
 			cells[i][c] = &cell{}
 		}
 		if r.alone {
 			run(func() {
-				for _, c := range columns {
+				for _, c := range columns() {
 					cells[i][c].observe(w, r, c)
 				}
 			})
 			continue
 		}
-		for _, c := range columns {
+		for _, c := range columns() {
 			got := cells[i][c]
 			run(func() { got.observe(w, r, c) })
 		}

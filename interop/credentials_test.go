@@ -76,7 +76,9 @@ func expectTrouble(t *testing.T, m *proxyless.Mesh, client greetpb.GreetingServi
 // TestBadCredentials joins with what istiod refuses. istiod says the same of
 // all of it; the library says what to change, and goes on without a restart
 // once the file is replaced.
-func TestBadCredentials(t *testing.T) {
+func TestBadCredentials(t *testing.T) { eachView(t, testBadCredentials) }
+
+func testBadCredentials(t *testing.T) {
 	l, _ := oneProvider(t, credentialsNamespace)
 	const ns = credentialsNamespace
 	foreign, err := l.Claims(within(t, 10*time.Second), ns, "default", time.Now().Add(time.Hour), lab.IstioAudience)
@@ -162,7 +164,9 @@ func TestWrongWorkload(t *testing.T) {
 
 // TestTrust connects to istiod with what does not verify it, or in the wrong
 // language.
-func TestTrust(t *testing.T) {
+func TestTrust(t *testing.T) { eachView(t, testTrust) }
+
+func testTrust(t *testing.T) {
 	l, _ := oneProvider(t, credentialsNamespace)
 	var kube struct{ Data map[string]string }
 	must(t, l.API.Get(within(t, 10*time.Second), "/api/v1/namespaces/default/configmaps/kube-root-ca.crt", &kube))
@@ -202,7 +206,9 @@ func TestTrust(t *testing.T) {
 }
 
 // TestRootIsReadAgain replaces the root file of a process that runs.
-func TestRootIsReadAgain(t *testing.T) {
+func TestRootIsReadAgain(t *testing.T) { eachView(t, testRootIsReadAgain) }
+
+func testRootIsReadAgain(t *testing.T) {
 	l, _ := oneProvider(t, credentialsNamespace)
 	var roots, file string
 	m := joinConsumer(t, l, credentialsNamespace, func(c *proxyless.Config) {

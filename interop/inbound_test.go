@@ -24,7 +24,9 @@ const tlsMode = "security.istio.io/tlsMode"
 // TestInboundPolicy gives a provider policy that it cannot evaluate: it refuses
 // calls, and serves again when the policy is lifted. Nothing else about it
 // changes, and the consumer knows nothing of the policy.
-func TestInboundPolicy(t *testing.T) {
+func TestInboundPolicy(t *testing.T) { eachView(t, testInboundPolicy) }
+
+func testInboundPolicy(t *testing.T) {
 	l := suite.Lab(t)
 	var log record
 	p := startProvider(t, l, strictNamespace, "governed", map[string]string{"app": "governed"}, log.logTo, localQoS)
@@ -94,7 +96,9 @@ func denied(reason, advice string) func(string, error) error {
 // TestTLSModeLabel shows that the label alone, which says that the pod speaks
 // the mesh's TLS, makes a provider refuse plain text; PeerAuthentication
 // DISABLE lifts it.
-func TestTLSModeLabel(t *testing.T) {
+func TestTLSModeLabel(t *testing.T) { eachView(t, testTLSModeLabel) }
+
+func testTLSModeLabel(t *testing.T) {
 	l := suite.Lab(t)
 	startProvider(t, l, strictNamespace, "labelled", map[string]string{"app": "labelled", tlsMode: "istio"})
 	withManifest(t, l, service(strictNamespace, "labelled", "labelled", grpcPort))
@@ -114,7 +118,9 @@ spec: {selector: {matchLabels: {app: labelled}}, mtls: {mode: DISABLE}}
 // TestPolicyOutlivesReadiness starts a provider whose policy is there before
 // it, and lets its pod turn not ready: istiod then knows nothing of the pod, and
 // the refusal stays.
-func TestPolicyOutlivesReadiness(t *testing.T) {
+func TestPolicyOutlivesReadiness(t *testing.T) { eachView(t, testPolicyOutlivesReadiness) }
+
+func testPolicyOutlivesReadiness(t *testing.T) {
 	l := suite.Lab(t)
 	must(t, l.Namespace(within(t, 10*time.Second), strictNamespace))
 	strict := `
@@ -145,7 +151,9 @@ spec: {selector: {matchLabels: {app: early}}, mtls: {mode: STRICT}}
 
 // TestMutualTLSDemanded calls a Service whose DestinationRule demands the
 // mesh's TLS: the call fails, and nobody is even connected to.
-func TestMutualTLSDemanded(t *testing.T) {
+func TestMutualTLSDemanded(t *testing.T) { eachView(t, testMutualTLSDemanded) }
+
+func testMutualTLSDemanded(t *testing.T) {
 	l := suite.Lab(t)
 	w := addWorkload(t, l, strictNamespace, "demanding", map[string]string{"app": "demanding", tlsMode: "istio"})
 	touched := countConnections(t, w)
@@ -161,7 +169,9 @@ func TestMutualTLSDemanded(t *testing.T) {
 
 // TestMutualTLSComes demands TLS of a Service that is being called, and takes
 // the demand back.
-func TestMutualTLSComes(t *testing.T) {
+func TestMutualTLSComes(t *testing.T) { eachView(t, testMutualTLSComes) }
+
+func testMutualTLSComes(t *testing.T) {
 	l := suite.Lab(t)
 	p := startProvider(t, l, strictNamespace, "changing", map[string]string{"app": "changing"})
 	withManifest(t, l, service(strictNamespace, "changing", "changing", grpcPort))

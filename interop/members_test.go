@@ -35,14 +35,14 @@ const consumerIP = "10.244.0.250"
 type setting = func(*proxyless.Config)
 
 // memberConfig is what a pod of the namespace has: its token, istiod's root,
-// and who it is.
+// and who it is; in the view that the test is in.
 func memberConfig(t testing.TB, l *lab.Lab, namespace, pod, ip string) proxyless.Config {
 	t.Helper()
 	ctx := within(t, 20*time.Second)
 	must(t, l.Namespace(ctx, namespace))
 	roots, err := l.RootCert(ctx, "default") // the same in all namespaces
 	must(t, err)
-	return proxyless.Config{
+	cfg := proxyless.Config{
 		Application:   pod,
 		ControlPlanes: []string{l.Istiod.Secure()},
 		RootCertFile:  tempFile(t, "root-cert.pem", string(roots)),
@@ -51,6 +51,8 @@ func memberConfig(t testing.TB, l *lab.Lab, namespace, pod, ip string) proxyless
 		QoS:           proxyless.QoS{Disabled: true},
 		Logger:        slog.New(slog.DiscardHandler),
 	}
+	viewOf(t).set(&cfg)
+	return cfg
 }
 
 // join makes a member of the mesh, which leaves when the test ends.
@@ -204,14 +206,19 @@ func addWorkload(t testing.TB, l *lab.Lab, namespace, name string, labels map[st
 // addPod is addWorkload for a pod that is special; the address is given here.
 func addPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec) *lab.Workload {
 	t.Helper()
-	const first, count = 211, 38
-	spec.IP = netip.AddrFrom4([4]byte{10, 244, 0, byte(first + lastIP.Add(1)%count)}).String()
 	ctx := within(t, 20*time.Second)
 	must(t, l.Namespace(ctx, spec.Namespace))
-	w, err := l.AddWorkload(ctx, spec)
-	must(t, err)
-	t.Cleanup(func() { w.Remove(context.Background()) })
-	return w
+	for {
+		const first, count = 211, 38
+		spec.IP = netip.AddrFrom4([4]byte{10, 244, 0, byte(first + lastIP.Add(1)%count)}).String()
+		w, err := l.AddWorkload(ctx, spec)
+		if errors.Is(err, lab.ErrTaken) && ctx.Err() == nil {
+			continue
+		}
+		must(t, err)
+		t.Cleanup(func() { w.Remove(context.Background()) })
+		return w
+	}
 }
 
 // service is the manifest of a Service for pods labelled app, with ports as

@@ -12,7 +12,9 @@ import (
 // TestProvidedBy calls a provider by each of its names, over TLS and with a
 // token: Services of the consumer's namespace and of another, and hosts of
 // ServiceEntries.
-func TestProvidedBy(t *testing.T) {
+func TestProvidedBy(t *testing.T) { eachView(t, testProvidedBy) }
+
+func testProvidedBy(t *testing.T) {
 	l := suite.Lab(t)
 	here := startProvider(t, l, "names", "here", map[string]string{"app": "greeter"})
 	there := startProvider(t, l, "names-elsewhere", "there", map[string]string{"app": "greeter"})
@@ -59,7 +61,9 @@ spec:
 }
 
 // TestUnknownNames shows what is said of names that the mesh does not know.
-func TestUnknownNames(t *testing.T) {
+func TestUnknownNames(t *testing.T) { eachView(t, testUnknownNames) }
+
+func testUnknownNames(t *testing.T) {
 	l := suite.Lab(t)
 	startProvider(t, l, "names-elsewhere", "there", map[string]string{"app": "greeter"})
 	withManifest(t, l, service("names-elsewhere", "only-there", "greeter", grpcPort))
@@ -74,7 +78,9 @@ func TestUnknownNames(t *testing.T) {
 }
 
 // TestServiceComesLate refers to a Service that is made afterwards.
-func TestServiceComesLate(t *testing.T) {
+func TestServiceComesLate(t *testing.T) { eachView(t, testServiceComesLate) }
+
+func testServiceComesLate(t *testing.T) {
 	l := suite.Lab(t)
 	m := joinConsumer(t, l, "late", func(c *proxyless.Config) { c.ResourceTimeout = time.Second })
 	client := refer(t, m, "late")
@@ -90,7 +96,9 @@ func TestServiceComesLate(t *testing.T) {
 
 // TestReferAgain closes a reference and refers to the same provider again: at
 // once or after istiod was asked for something else, alone or beside another.
-func TestReferAgain(t *testing.T) {
+func TestReferAgain(t *testing.T) { eachView(t, testReferAgain) }
+
+func testReferAgain(t *testing.T) {
 	l, _ := oneProvider(t, "again")
 	withManifest(t, l, service("again", "other", "greeter", grpcPort))
 	for _, beside := range []string{"", "other"} {

@@ -27,7 +27,9 @@ func startAgain(t *testing.T, l *lab.Lab) {
 
 // TestIstiodRestarts kills istiod under calls and starts it again. Calls go on;
 // what changed meanwhile, and what changes after it, arrives.
-func TestIstiodRestarts(t *testing.T) {
+func TestIstiodRestarts(t *testing.T) { eachView(t, testIstiodRestarts) }
+
+func testIstiodRestarts(t *testing.T) {
 	l, first := oneProvider(t, "outage")
 	second := startProvider(t, l, "outage", "greeter-2", greeters)
 	m := joinConsumer(t, l, "outage")
@@ -57,7 +59,9 @@ func TestIstiodRestarts(t *testing.T) {
 
 // TestIstiodReplicas kills the replica that the consumer is connected to, and
 // later the other.
-func TestIstiodReplicas(t *testing.T) {
+func TestIstiodReplicas(t *testing.T) { eachView(t, testIstiodReplicas) }
+
+func testIstiodReplicas(t *testing.T) {
 	l, first := oneProvider(t, "replicas")
 	replica, err := l.AddIstiod(within(t, 30*time.Second))
 	must(t, err)
@@ -89,6 +93,10 @@ func TestIstiodReplicas(t *testing.T) {
 // without closing anything: HTTP/2 pings notice it.
 func TestIstiodFreezes(t *testing.T) {
 	t.Parallel()
+	eachView(t, testIstiodFreezes)
+}
+
+func testIstiodFreezes(t *testing.T) {
 	l, first := oneProvider(t, "frozen")
 	replica, err := l.AddIstiod(within(t, 30*time.Second))
 	must(t, err)

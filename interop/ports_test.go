@@ -12,7 +12,9 @@ const portsNamespace = "ports"
 
 // TestPorts refers to Services by the ports they have, all of one provider,
 // which listens on 50052.
-func TestPorts(t *testing.T) {
+func TestPorts(t *testing.T) { eachView(t, testPorts) }
+
+func testPorts(t *testing.T) {
 	l := suite.Lab(t)
 	p := startProvider(t, l, portsNamespace, "provider", map[string]string{"app": "provider"})
 	of := func(name string, ports ...string) string { return service(portsNamespace, name, "provider", ports...) }
@@ -79,7 +81,9 @@ func TestPorts(t *testing.T) {
 }
 
 // TestPortIsRenamed follows the advice that an error gives, while calls go on.
-func TestPortIsRenamed(t *testing.T) {
+func TestPortIsRenamed(t *testing.T) { eachView(t, testPortIsRenamed) }
+
+func testPortIsRenamed(t *testing.T) {
 	l := suite.Lab(t)
 	startProvider(t, l, portsNamespace, "provider", map[string]string{"app": "provider"})
 	before := service(portsNamespace, "renamed", "provider", "{name: tcp-tri, port: 50052}")
@@ -97,7 +101,9 @@ func TestPortIsRenamed(t *testing.T) {
 // TestPortsCome gives a Service a second port with routes, and then takes the
 // first one away. Who leaves the choice to the mesh keeps to the port in force
 // while it is there, and then takes the other; who comes anew has to choose.
-func TestPortsCome(t *testing.T) {
+func TestPortsCome(t *testing.T) { eachView(t, testPortsCome) }
+
+func testPortsCome(t *testing.T) {
 	l := suite.Lab(t)
 	p := startProvider(t, l, portsNamespace, "provider", map[string]string{"app": "provider"})
 	const otherPort = "{name: grpc-other, port: 50053, targetPort: 50052}"

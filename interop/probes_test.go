@@ -73,7 +73,9 @@ func becomesReady(t testing.TB, m *proxyless.Mesh) {
 // while. It is ready once the mesh has answered about all it refers to, and
 // whether that has an endpoint does not matter: a consumer that restarts
 // because its provider is down helps nobody.
-func TestConsumerProbes(t *testing.T) {
+func TestConsumerProbes(t *testing.T) { eachView(t, testConsumerProbes) }
+
+func testConsumerProbes(t *testing.T) {
 	l := suite.Lab(t)
 	must(t, l.Namespace(within(t, 10*time.Second), "probes"))
 	withManifest(t, l, service("probes", "deserted", "nobody", grpcPort))
@@ -101,7 +103,9 @@ func TestConsumerProbes(t *testing.T) {
 
 // TestProviderProbes follows a provider from Join to its end. istiod finds a
 // node by its ready pod, and this pod is not ready before the provider is.
-func TestProviderProbes(t *testing.T) {
+func TestProviderProbes(t *testing.T) { eachView(t, testProviderProbes) }
+
+func testProviderProbes(t *testing.T) {
 	l := suite.Lab(t)
 	w := addWorkload(t, l, "probes", "provider", map[string]string{"app": "probed"})
 	withManifest(t, l, service("probes", "probed", "probed", grpcPort))

@@ -14,6 +14,10 @@ import (
 // go on. Calls fail only while there is no pod, and then as UNAVAILABLE.
 func TestScaling(t *testing.T) {
 	t.Parallel()
+	eachView(t, testScaling)
+}
+
+func testScaling(t *testing.T) {
 	const ns, name, label = "scaling", providerName, "demo=provider"
 	l := deployed(t, ns, "provider.yaml")
 	ctx := within(t, 2*time.Minute)

@@ -40,7 +40,9 @@ dubbo.application.qosEnable=false
 `
 
 // TestPlainText speaks to 15010, without certificates and without a token.
-func TestPlainText(t *testing.T) {
+func TestPlainText(t *testing.T) { eachView(t, testPlainText) }
+
+func testPlainText(t *testing.T) {
 	l, p := oneProvider(t, "settings")
 	podEnvironment(t, "settings")
 	for name, registry := range map[string]string{
@@ -64,7 +66,9 @@ func TestPlainText(t *testing.T) {
 }
 
 // TestClusterID shows that ISTIO_META_CLUSTER_ID is what istiod is told.
-func TestClusterID(t *testing.T) {
+func TestClusterID(t *testing.T) { eachView(t, testClusterID) }
+
+func testClusterID(t *testing.T) {
 	l, _ := oneProvider(t, "settings")
 	podEnvironment(t, "settings")
 	good := memberConfig(t, l, "settings", "consumer", consumerIP)

@@ -1,13 +1,18 @@
 package interop
 
-import "github.com/proxyless/proxyless"
+import (
+	"strings"
+	"testing"
+
+	"github.com/proxyless/proxyless"
+)
 
 // view is how the library looks at the mesh in a test.
 type view string
 
 const (
-	fullView view = "full view"
-	leanView view = "lean view"
+	fullView view = "full_view"
+	leanView view = "lean_view"
 )
 
 // views are those that tests run in.
@@ -16,15 +21,20 @@ var views = []view{leanView}
 // set makes a member look at the mesh in this view.
 func (v view) set(c *proxyless.Config) {}
 
-// column is one of the conformance table.
-type column string
+// eachView runs a test in each view, one after the other.
+func eachView(t *testing.T, test func(t *testing.T)) {
+	for _, v := range views {
+		t.Run(string(v), test)
+	}
+}
 
-const (
-	fullColumn  = column(fullView)
-	leanColumn  = column(leanView)
-	rivalColumn = column("grpc-go xDS")
-)
-
-var columns = []column{leanColumn, rivalColumn}
-
-func (c column) view() view { return view(c) }
+// viewOf is the view that a test is in, by its name; the default one for a test
+// that runs once.
+func viewOf(t testing.TB) view {
+	for _, v := range views {
+		if strings.Contains(t.Name(), "/"+string(v)) {
+			return v
+		}
+	}
+	return views[0]
+}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -141,6 +142,9 @@ type WorkloadSpec struct {
 	NotReady        bool   // it does not become ready by itself
 }
 
+// ErrTaken says that an address is another workload's.
+var ErrTaken = errors.New("lab: the address is another workload's")
+
 // AddWorkload makes the Pod object, gives the address to the test process and
 // sets the pod's Ready condition.
 func (l *Lab) AddWorkload(ctx context.Context, s WorkloadSpec) (*Workload, error) {
@@ -203,7 +207,7 @@ func (l *Lab) take(addr netip.Addr) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.taken[addr.String()] {
-		return fmt.Errorf("lab: %v is another workload's", addr)
+		return fmt.Errorf("%w: %v", ErrTaken, addr)
 	}
 	if err := ip("addr add " + addr.String() + "/32 dev " + Bridge); err != nil {
 		return err
