@@ -10,7 +10,6 @@ var pending = map[string]string{
 	"mirror-percentage": "mirroring",
 	"mirrors":           "mirroring",
 	"retry-remote":      "retries",
-	"lb-least-request":  "load balancing",
 	"hash-header":       "load balancing",
 	"hash-cookie":       "load balancing",
 	"hash-cookie-made":  "load balancing",
@@ -21,5 +20,4 @@ var pending = map[string]string{
 	"subset-policy":     "load balancing",
 	"port-level":        "load balancing",
 	"workload-selector": "load balancing",
-	"max-requests":      "circuit breakers",
 }

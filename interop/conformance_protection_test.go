@@ -38,7 +38,7 @@ var protectionRows = []row{
 			early := 0
 			for range 6 {
 				running.Go(func() {
-					if got, err := s.call(spec{}); err != nil && got.took < time.Second {
+					if got, err := s.call(spec{limit: 5 * time.Second}); err != nil && got.took < time.Second {
 						mu.Lock()
 						defer mu.Unlock()
 						early++
@@ -90,7 +90,7 @@ var protectionRows = []row{
 		host: "connect-timeout.example.com",
 		yaml: nobody("connect-timeout.example.com", "connectionPool: {tcp: {connectTimeout: 300ms}}"),
 		check: func(s *scene) error {
-			got, err := s.call(spec{})
+			got, err := s.call(spec{limit: 5 * time.Second})
 			if err == nil || got.took > 1500*time.Millisecond {
 				return unseenf("the call ended after %v with %v", got.took, err)
 			}

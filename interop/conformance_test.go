@@ -24,7 +24,7 @@ var (
 
 // atOnce is how many rows are observed side by side: most of their time is
 // waiting.
-const atOnce = 8
+const atOnce = 16
 
 // world is what the rows share: three backends, and one member of the mesh for
 // each view.
