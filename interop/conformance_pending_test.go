@@ -20,4 +20,7 @@ var pending = map[string]string{
 	"subset-policy":     "load balancing",
 	"port-level":        "load balancing",
 	"workload-selector": "load balancing",
+	"max-connections":   "limit of connections",
+	"entry-none":        "names of hosts without endpoints",
+	"entry-wildcard":    "names of hosts without endpoints",
 }

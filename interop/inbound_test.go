@@ -94,8 +94,9 @@ func denied(reason, advice string) func(string, error) error {
 }
 
 // TestTLSModeLabel shows that the label alone, which says that the pod speaks
-// the mesh's TLS, makes a provider refuse plain text; PeerAuthentication
-// DISABLE lifts it.
+// the mesh's TLS, makes a provider refuse plain text in the lean view, where
+// istiod asks for TLS alone; PeerAuthentication DISABLE lifts it. In the full
+// view PERMISSIVE, which is the default, means what it says.
 func TestTLSModeLabel(t *testing.T) { eachView(t, testTLSModeLabel) }
 
 func testTLSModeLabel(t *testing.T) {
@@ -105,6 +106,10 @@ func testTLSModeLabel(t *testing.T) {
 	m := joinConsumer(t, l, strictNamespace)
 	client := refer(t, m, "labelled")
 	ready(t, m)
+	if viewOf(t) == fullView {
+		eventually(t, "the provider to serve", client, answered)
+		return
+	}
 	eventually(t, "the provider to refuse", client, denied("mutual TLS", "PeerAuthentication"))
 	withManifest(t, l, `
 apiVersion: security.istio.io/v1

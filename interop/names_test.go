@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,12 +68,17 @@ func testUnknownNames(t *testing.T) {
 	l := suite.Lab(t)
 	startProvider(t, l, "names-elsewhere", "there", map[string]string{"app": "greeter"})
 	withManifest(t, l, service("names-elsewhere", "only-there", "greeter", grpcPort))
+	catchUp(t, l)
 	m := joinConsumer(t, l, "names", func(c *proxyless.Config) { c.ResourceTimeout = 2 * time.Second })
 	for _, providedBy := range []string{"nobody", "nobody.names", "only-there", "only-there.names-elsewhere:1"} {
 		t.Run(providedBy, func(t *testing.T) {
 			t.Parallel()
 			client := refer(t, m, providedBy)
-			expectError(t, refusal(t, client), proxyless.StageListener, "the mesh knows nothing of that name", "check providedBy")
+			said := "the mesh knows nothing of that name"
+			if viewOf(t) == fullView && strings.HasSuffix(providedBy, ":1") {
+				said = "the Service has no port 1, but 50052"
+			}
+			expectError(t, refusal(t, client), proxyless.StageListener, said, "providedBy")
 		})
 	}
 }
@@ -101,6 +107,7 @@ func TestReferAgain(t *testing.T) { eachView(t, testReferAgain) }
 func testReferAgain(t *testing.T) {
 	l, _ := oneProvider(t, "again")
 	withManifest(t, l, service("again", "other", "greeter", grpcPort))
+	catchUp(t, l)
 	for _, beside := range []string{"", "other"} {
 		for _, between := range []string{"", "other:50052"} {
 			m := joinConsumer(t, l, "again", func(c *proxyless.Config) { c.ResourceTimeout = 2 * time.Second })

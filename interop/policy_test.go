@@ -192,13 +192,13 @@ func testIgnoredPolicy(t *testing.T) {
     redirect: {uri: /elsewhere}
   - name: rest
     route: [`+to("v1", 50)+", "+to("v2", 50)+`]
-    corsPolicy: {allowOrigins: [{exact: "https://elsewhere"}]}
+    rewrite: {uri: /elsewhere}
 `))
 	var log record
 	m := joinConsumer(t, l, policyNamespace, log.logTo, localQoS)
 	client := refer(t, m, "routed")
 	fields := []string{
-		"virtual_hosts[*].routes[*].typed_per_filter_config[*]",
+		"routes[rest].route.prefix_rewrite",
 	}
 	must(t, lab.WaitFor(within(t, 30*time.Second), "the report", func(context.Context) error {
 		code, snapshot := askQoS(t, m, "/snapshot")

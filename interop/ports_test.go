@@ -30,6 +30,7 @@ func testPorts(t *testing.T) {
 		of("two", grpcPort, "{name: grpc-other, port: 50053, targetPort: 50052}")+
 		of("two-one-routed", "{name: tcp-admin, port: 22222}", grpcPort)+
 		of("two-none-routed", "{name: tcp-tri, port: 50052}", "{name: tcp-admin, port: 22222}"))
+	catchUp(t, l)
 	m := joinConsumer(t, l, portsNamespace, func(c *proxyless.Config) { c.ResourceTimeout = 5 * time.Second })
 	none, tcpAdvice := []proxyless.ReferOption(nil), []string{"listener but no routes", "grpc-", "appProtocol: grpc"}
 	cases := []struct {
