@@ -9,6 +9,8 @@ import (
 // notSent is what istiod leaves out for clients of the lean view.
 const notSent = "not sent by istiod"
 
+const noQuery = "no: a gRPC call has no query"
+
 // balanceRows: which endpoint a call goes to.
 var balanceRows = []row{
 	{name: "lb-default", about: "no field: all endpoints get their share", field: "",
@@ -47,7 +49,7 @@ var balanceRows = []row{
 	{name: "hash-source-ip", about: "consistent hash of the caller's address: one endpoint for all calls", field: "loadBalancer.consistentHash.useSourceIp",
 		yaml:  rule("loadBalancer: {consistentHash: {useSourceIp: true}}"),
 		check: oneHost(30)},
-	{name: "hash-query", about: "consistent hash of a query parameter", field: "loadBalancer.consistentHash.httpQueryParameterName",
+	{name: "hash-query", about: "consistent hash of a query parameter", field: "loadBalancer.consistentHash.httpQueryParameterName", full: noQuery, lean: noQuery,
 		yaml:  rule("loadBalancer: {consistentHash: {httpQueryParameterName: user}}"),
 		check: hashed(func(i int) spec { return spec{method: fmt.Sprint("/conformance.Echo/Call?user=user-", i)} })},
 	{name: "hash-ring", about: "ring of a given size", field: "loadBalancer.consistentHash.ringHash.minimumRingSize",

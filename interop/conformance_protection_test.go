@@ -55,7 +55,7 @@ var protectionRows = []row{
 		yaml:  rule("connectionPool: {http: {maxConcurrentStreams: 1}}") + once("v1"),
 		check: connectionsAtOnce(4, 4, 4)},
 	{name: "max-connections", about: "connections to the Service", field: "connectionPool.tcp.maxConnections", lean: notSent,
-		yaml:  rule("connectionPool: {tcp: {maxConnections: 2}, http: {maxConcurrentStreams: 1}}") + once("v1"),
+		yaml:  rule("connectionPool: {tcp: {maxConnections: 2}, http: {maxConcurrentStreams: 1, idleTimeout: 77s}}") + once("v1"),
 		check: connectionsAtOnce(5, 2, 2)},
 	{name: "max-requests-per-connection", about: "calls over one connection", field: "connectionPool.http.maxRequestsPerConnection", lean: notSent,
 		yaml: rule("connectionPool: {http: {maxRequestsPerConnection: 3}}") + once("v1"),
