@@ -17,7 +17,7 @@ spec:
   selector: {app: governed}
   ports: [{name: grpc-tri, port: 50052}]
 `,
-		check: shares(300, spec{}, bounds{"v1": {60, 140}, "v2": {60, 140}, "v3": {60, 140}})},
+		check: shares(300, spec{}, bounds{"v1": {40, 180}, "v2": {40, 180}, "v3": {40, 180}})},
 	{name: "entry-static", about: "endpoints by address", field: "ServiceEntry: resolution: STATIC", bare: true,
 		host:  "entry-static.example.com",
 		yaml:  entry("entry-static.example.com", "STATIC", "{address: IP_v1}", "{address: IP_v2}"),

@@ -3,7 +3,6 @@ package interop
 // pending are the rows whose feature is not in the library yet, with what is
 // missing. One that is observed after all fails the test.
 var pending = map[string]string{
-	"retry-remote":   "retries in other localities",
 	"entry-none":     "names of hosts without endpoints",
 	"entry-wildcard": "names of hosts without endpoints",
 }

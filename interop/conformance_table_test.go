@@ -132,7 +132,11 @@ and held to what is observed, when run without the switch.
 			part = r.part
 			fmt.Fprintf(&b, "\n## %s\n\n| feature | field | proxyless, full view | proxyless, lean view | grpc-go xDS | remark |\n|---|---|---|---|---|---|\n", part)
 		}
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %s |\n", r.about, strings.ReplaceAll(r.field, "|", `\|`),
+		field := r.field
+		if field != "" {
+			field = "`" + field + "`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.about, field,
 			cells[i][fullColumn].text(r, fullColumn), cells[i][leanColumn].text(r, leanColumn), cells[i][rivalColumn].text(r, rivalColumn), r.remark)
 	}
 	return b.String()
