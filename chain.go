@@ -222,6 +222,9 @@ func (d *discovery) drop(e *entry) {
 	if e.table == nil {
 		d.touch(e)
 	}
+	if e.kind == kindRoute && e.table == nil && d.view != nil {
+		delete(d.view.passages, e.name)
+	}
 	d.stopMaking(e)
 	d.link(e, nil)
 }

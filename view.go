@@ -321,13 +321,13 @@ func (v *fullView) derivePort(d *discovery, e *entry, host, port string) {
 	v.passages[route] = p
 	h := v.held[kindListener][v.routes[p.table]]
 	digest := v.digest(d, route, h)
-	if e.status != statusAccepted || e.hash != digest {
+	if e.status != statusAccepted || e.hash != digest || e.rejection != "" {
 		l := &listener{name: e.name}
 		var got decoded
 		if h != nil && p.table != "" {
 			var err error
 			if got, err = d.safeDecode(kindListener, h.bytes); err != nil {
-				d.reject(e, v.version[kindListener], err) // by strict mode: it could be read when it came
+				v.rejectListener(d, e, err)
 				return
 			}
 			if f := got.value.(*listener).forwarder(p.table); f != nil {
@@ -339,6 +339,14 @@ func (v *fullView) derivePort(d *discovery, e *entry, host, port string) {
 		d.set(e, resourceState{status: statusAccepted, value: l, applied: got.applied, ignored: got.ignored, version: v.version[kindListener], since: d.now})
 	}
 	v.deriveRoute(d, d.entries[kindRoute][route])
+}
+
+// rejectListener keeps the last good listener, once for each reason. What could
+// be read when it came is refused by strict mode.
+func (v *fullView) rejectListener(d *discovery, e *entry, err error) {
+	if e.rejection != err.Error() {
+		d.reject(e, v.version[kindListener], err)
+	}
 }
 
 // digest stands for what a derived listener is made of.
@@ -382,16 +390,16 @@ func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
 		}
 		return
 	}
-	if h.failure != "" && e.rejection != h.failure {
-		d.reject(e, v.version[kindListener], errors.New(h.failure))
+	if h.failure != "" {
+		v.rejectListener(d, e, errors.New(h.failure))
 	}
 	digest := v.digest(d, address, h)
 	if h.failure != "" || e.status == statusAccepted && e.hash == digest && e.rejection == "" {
 		return
 	}
 	got, err := d.safeDecode(kindListener, h.bytes)
-	if err != nil { // by strict mode: it could be read when it came
-		d.reject(e, v.version[kindListener], err)
+	if err != nil {
+		v.rejectListener(d, e, err)
 		return
 	}
 	all := got.value.(*listener)

@@ -137,9 +137,9 @@ func (v *fullView) deriveRoute(d *discovery, e *entry) string {
 		v.deriveRouteless(d, e, &p)
 		return ""
 	}
-	if e.source == nil {
+	if e.source == nil { // what it leads to stays until the table has come
 		e.source = v.wantTable(d, p.table)
-		d.link(e, []*entry{e.source})
+		d.link(e, append(slices.Clone(e.children), e.source))
 	}
 	t := e.source
 	switch {
@@ -250,6 +250,10 @@ func (v *fullView) setRoute(d *discovery, e *entry, p *passage, s resourceState,
 // no listener names one: the port of a service that is no HTTP has no virtual
 // host, and what the mesh does not know goes where the mesh lets it go.
 func (v *fullView) deriveRouteless(d *discovery, e *entry, p *passage) {
+	if table := e.source; table != nil {
+		e.source = nil
+		d.link(e, slices.DeleteFunc(slices.Clone(e.children), func(c *entry) bool { return c == table }))
+	}
 	digest := maphash.String(d.seed, p.egress)
 	if e.status == statusAccepted && e.hash == digest {
 		return
