@@ -67,7 +67,7 @@ func (m *Mesh) referenceTo(iface string, options []ReferOption) (inv *Invoker, t
 	if inv != nil {
 		return inv, false, nil
 	}
-	inv, err = m.Refer(iface, options...)
+	inv, err = m.refer(wanted, true)
 	return inv, true, err
 }
 

@@ -376,3 +376,37 @@ func TestPercent(t *testing.T) {
 		}
 	}
 }
+
+func TestAnExplanationDisturbsNobody(t *testing.T) {
+	f := newHandFed()
+	f.mesh.life.setReferences(f.mesh.references)
+	f.feed(fedService(1))
+	if ok, why := f.mesh.life.ready(); !ok {
+		t.Fatal("not ready before: ", why)
+	}
+	options := []ReferOption{ProvidedBy("nobody"), Port(1)}
+	first, temporary, err := f.mesh.referenceTo("other.Service", options)
+	if err != nil || !temporary {
+		t.Fatal(temporary, err)
+	}
+	f.mesh.ads.commands()
+	f.mesh.ads.settle()
+	if ok, why := f.mesh.life.ready(); !ok {
+		t.Error("a service that is only explained makes the process not ready: ", why)
+	}
+	if rows := f.mesh.references(); len(rows) != 1 {
+		t.Errorf("listed as references: %v", rows)
+	}
+	second, temporary, err := f.mesh.referenceTo("other.Service", options)
+	if err != nil || !temporary || second == first {
+		t.Error("two explanations at once share a reference that the first to end closes")
+	}
+	for _, inv := range []*Invoker{first, second} {
+		inv.Close()
+	}
+	f.mesh.ads.commands()
+	f.mesh.ads.settle()
+	if d := f.mesh.ads.machine; len(d.types[kindListener].wanted) != 1 {
+		t.Errorf("still asked for: %v", d.types[kindListener].wanted)
+	}
+}

@@ -30,7 +30,9 @@ import (
 // endpoint; nothing else is.
 type Invoker struct {
 	// Constant after construction.
-	target  target
+	target    target
+	temporary bool // made to explain a call: nobody waits for it, and readiness does not depend on it
+
 	serial  uint64 // counts Refer, for a stable order
 	table   *connTable
 	counts  *counters

@@ -28,8 +28,14 @@ func (m *Mesh) Refer(iface string, opts ...ReferOption) (*Invoker, error) {
 	if err != nil {
 		return nil, err
 	}
+	return m.refer(t, false)
+}
+
+// refer makes an Invoker for a target.
+func (m *Mesh) refer(t *target, temporary bool) (*Invoker, error) {
 	inv := &Invoker{
-		target: *t, table: m.table, counts: &m.counts, log: m.log, closed: m.closed,
+		temporary: temporary,
+		target:    *t, table: m.table, counts: &m.counts, log: m.log, closed: m.closed,
 		giveUp:  time.Now().Add(m.config.ResourceTimeout),
 		trouble: m.ads.trouble.Load,
 		unary:   chainUnary(m.config.UnaryInterceptors),
@@ -150,6 +156,7 @@ func (m *Mesh) WaitReady(ctx context.Context) error {
 	return errors.Join(missing...)
 }
 
+// referred lists the Invokers that the process has asked for.
 func (m *Mesh) referred() []*Invoker {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -160,7 +167,8 @@ func (m *Mesh) referred() []*Invoker {
 	slices.SortFunc(all, func(a, b *Invoker) int {
 		return cmp.Or(strings.Compare(a.target.iface, b.target.iface), cmp.Compare(a.serial, b.serial))
 	})
-	return slices.Compact(all) // one with several listener names is there once for each
+	all = slices.Compact(all) // one with several listener names is there once for each
+	return slices.DeleteFunc(all, func(inv *Invoker) bool { return inv.temporary })
 }
 
 // references are the rows of QoS and of readiness.
