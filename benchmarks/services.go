@@ -32,7 +32,7 @@ func (w *world) manyServices(n int) (wanted []string) {
 		}
 	}
 	w.control.SetServices(list...)
-	for i := range 3 {
+	for i := range min(3, n) {
 		wanted = append(wanted, list[i*n/3].Name)
 	}
 	return wanted
