@@ -39,27 +39,33 @@ func TestNamesAreLookedUpAgainAndAgain(t *testing.T) {
 				reports[host] = append(reports[host], failure)
 			},
 		}
+		so := func(host string) (lookups int, told []string) {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return asked[host], slices.Clone(reports[host])
+		}
 		s.start("slow")
 		s.start("fast")
-		synctest.Wait()
-		if len(reports["fast"]) != 1 || len(reports["slow"]) != 0 {
-			t.Errorf("at once: %v", reports)
+		_, fast := so("fast")
+		if _, slow := so("slow"); len(fast) != 1 || len(slow) != 0 {
+			t.Errorf("at once: %v, %v", fast, slow)
 		}
 		time.Sleep(time.Minute)
-		synctest.Wait()
-		if n := asked["fast"]; n < 9 || n > 17 {
+		n, fast := so("fast")
+		if n < 9 || n > 17 {
 			t.Errorf("%d lookups in a minute", n)
 		}
-		if want := []string{"", "no such host", "it has no address", ""}; !slices.Equal(reports["fast"][:4], want) {
-			t.Errorf("reports %q", reports["fast"])
+		if want := []string{"", "no such host", "it has no address", ""}; !slices.Equal(fast[:4], want) {
+			t.Errorf("reports %q", fast)
 		}
-		if len(reports["slow"]) == 0 || reports["slow"][0] == "" {
-			t.Errorf("a server that does not answer: %q", reports["slow"])
+		if _, slow := so("slow"); len(slow) == 0 || slow[0] == "" {
+			t.Errorf("a server that does not answer: %q", slow)
 		}
 		s.stop("fast")
-		before := asked["fast"]
+		before, _ := so("fast")
 		time.Sleep(time.Minute)
-		if asked["fast"] != before {
+		if n, _ := so("fast"); n != before {
 			t.Error("it was looked up after the end")
 		}
 		s.close()
