@@ -98,9 +98,9 @@ type outcome struct {
 	removed  []*resourceState // resources that nothing leads to any more
 	affected []string         // listeners referred to whose chain changed
 	requests []adsRequest
-	lookUp   []string // names to look up from now on
-	stopped  []string // names that need not be looked up any more
-	stalled  bool     // the stream is dead though it looks alive: reconnect
+	lookUp   []nameLookup // names to look up from now on
+	stopped  []string     // names that need not be looked up any more
+	stalled  bool         // the stream is dead though it looks alive: reconnect
 	counts   struct{ updated, unchanged, rejected int }
 }
 

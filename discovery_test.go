@@ -401,7 +401,11 @@ func printOutcome(out *bytes.Buffer, o outcome) {
 		printRequest(out, &o.requests[i])
 	}
 	if len(o.lookUp) > 0 {
-		fmt.Fprintf(out, "> look up %v\n", o.lookUp)
+		out.WriteString("> look up")
+		for _, name := range o.lookUp {
+			out.WriteString(" " + name.host)
+		}
+		out.WriteByte('\n')
 	}
 	if len(o.stopped) > 0 {
 		fmt.Fprintf(out, "> stop looking up %v\n", o.stopped)

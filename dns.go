@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"net/netip"
@@ -23,24 +24,25 @@ type nameService struct {
 }
 
 const (
-	// refreshPause is between two lookups of a name, on average (Envoy's
-	// dns_refresh_rate).
+	// refreshPause is between two lookups of a name, on average, where the
+	// cluster does not say otherwise (Envoy's dns_refresh_rate), and at most
+	// after a failure.
 	refreshPause = 5 * time.Second
 	// lookUpTimeout ends a lookup that gets no answer.
 	lookUpTimeout = 10 * time.Second
 )
 
 // start begins to look a name up.
-func (r *nameService) start(host string) {
+func (r *nameService) start(name nameLookup) {
 	if r.active == nil {
 		r.active = map[string]context.CancelFunc{}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.active[host] = cancel
+	r.active[name.host] = cancel
 	r.workers.Add(1)
 	go func() { // ends with ctx, which stop and close end; joined by close
 		defer r.workers.Done()
-		r.follow(ctx, host)
+		r.follow(ctx, name.host, cmp.Or(name.every, refreshPause))
 	}()
 }
 
@@ -59,8 +61,9 @@ func (r *nameService) close() {
 	r.workers.Wait()
 }
 
-func (r *nameService) follow(ctx context.Context, host string) {
+func (r *nameService) follow(ctx context.Context, host string, every time.Duration) {
 	for ctx.Err() == nil {
+		pause := every
 		attempt, cancel := context.WithTimeout(ctx, lookUpTimeout)
 		addrs, err := r.lookUp(attempt, "ip", host)
 		cancel()
@@ -74,12 +77,15 @@ func (r *nameService) follow(ctx context.Context, host string) {
 			failure = "it has no address"
 		}
 		r.report(host, addrs, failure)
-		pause := time.NewTimer(refreshPause*3/4 + rand.N(refreshPause/2))
+		if failure != "" {
+			pause = min(pause, refreshPause)
+		}
+		timer := time.NewTimer(pause*3/4 + rand.N(pause/2+1))
 		select {
 		case <-ctx.Done():
-			pause.Stop()
+			timer.Stop()
 			return
-		case <-pause.C:
+		case <-timer.C:
 		}
 	}
 }

@@ -39,35 +39,51 @@ func TestNamesAreLookedUpAgainAndAgain(t *testing.T) {
 				reports[host] = append(reports[host], failure)
 			},
 		}
-		so := func(host string) (lookups int, told []string) {
-			synctest.Wait()
-			mu.Lock()
-			defer mu.Unlock()
-			return asked[host], slices.Clone(reports[host])
+		defer s.close()
+		s.start(nameLookup{host: "slow"})
+		s.start(nameLookup{host: "fast"})
+		synctest.Wait()
+		mu.Lock()
+		if len(reports["fast"]) != 1 || len(reports["slow"]) != 0 {
+			t.Errorf("at once: %v", reports)
 		}
-		s.start("slow")
-		s.start("fast")
-		_, fast := so("fast")
-		if _, slow := so("slow"); len(fast) != 1 || len(slow) != 0 {
-			t.Errorf("at once: %v, %v", fast, slow)
-		}
+		mu.Unlock()
 		time.Sleep(time.Minute)
-		n, fast := so("fast")
-		if n < 9 || n > 17 {
+		synctest.Wait()
+		mu.Lock()
+		if n := asked["fast"]; n < 9 || n > 17 {
 			t.Errorf("%d lookups in a minute", n)
 		}
-		if want := []string{"", "no such host", "it has no address", ""}; !slices.Equal(fast[:4], want) {
-			t.Errorf("reports %q", fast)
+		if want := []string{"", "no such host", "it has no address", ""}; !slices.Equal(reports["fast"][:4], want) {
+			t.Errorf("reports %q", reports["fast"])
 		}
-		if _, slow := so("slow"); len(slow) == 0 || slow[0] == "" {
-			t.Errorf("a server that does not answer: %q", slow)
+		if len(reports["slow"]) == 0 || reports["slow"][0] == "" {
+			t.Errorf("a server that does not answer: %q", reports["slow"])
 		}
 		s.stop("fast")
-		before, _ := so("fast")
+		before := asked["fast"]
+		mu.Unlock()
 		time.Sleep(time.Minute)
-		if n, _ := so("fast"); n != before {
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if asked["fast"] != before {
 			t.Error("it was looked up after the end")
 		}
-		s.close()
 	})
+}
+
+func TestTheFamilyOfAddresses(t *testing.T) {
+	four, six := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	both := ordered([]netip.Addr{six, four, netip.MustParseAddr("::ffff:192.0.2.1")})
+	for f, want := range map[dnsFamily][3][]netip.Addr{
+		dnsAuto: {{four}, {six}, {six}}, dnsV4: {{four}, nil, {four}}, dnsV6: {nil, {six}, {six}},
+		dnsV4First: {{four}, {six}, {four}}, dnsAll: {{four}, {six}, {four, six}},
+	} {
+		for i, addrs := range [][]netip.Addr{{four}, {six}, both} {
+			if got := f.of(addrs); !slices.Equal(got, want[i]) {
+				t.Errorf("family %d of %v: %v, want %v", f, addrs, got, want[i])
+			}
+		}
+	}
 }

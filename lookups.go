@@ -49,8 +49,16 @@ func (c *cluster) deserted(assigned any) bool {
 	return c.originalDst && c.source == discoverEDS && ok && len(a.endpoints) == 0 && len(a.others) == 0
 }
 
+// nameLookup is a name to look up, and how long the pauses are; 0 is the
+// default.
+type nameLookup struct {
+	host  string
+	every time.Duration
+}
+
 // lookup is one name that DNS is asked for.
 type lookup struct {
+	every   time.Duration // the pause that its first user asks for
 	users   map[*entry]struct{}
 	started bool
 	done    bool         // there was an answer, if only a failure
@@ -64,7 +72,7 @@ func (d *discovery) makeEndpoints(e *entry) {
 	if authority, ok := strings.CutPrefix(e.name, hostPrefix); ok {
 		host, port := splitPort(authority)
 		n, _ := strconv.ParseUint(port, 10, 16)
-		d.resolve(e, []dnsName{{host: strings.Trim(host, "[]"), port: uint16(n), weight: 1}})
+		d.resolve(e, []dnsName{{host: strings.Trim(host, "[]"), port: uint16(n), weight: 1}}, 0)
 		return
 	}
 	_, name, _ := strings.Cut(e.name, ":")
@@ -80,12 +88,12 @@ func (d *discovery) makeEndpoints(e *entry) {
 			d.set(e, resourceState{status: statusAccepted, value: c.inline, version: parent.version, since: d.now})
 		}
 	default:
-		d.resolve(e, c.names)
+		d.resolve(e, c.names, c.dns.refresh)
 	}
 }
 
 // resolve makes an assignment of names.
-func (d *discovery) resolve(e *entry, names []dnsName) {
+func (d *discovery) resolve(e *entry, names []dnsName, every time.Duration) {
 	before := e.names
 	e.names = names
 	for i := range names {
@@ -94,7 +102,7 @@ func (d *discovery) resolve(e *entry, names []dnsName) {
 		}
 		l := d.lookups[names[i].host]
 		if l == nil {
-			l = &lookup{users: map[*entry]struct{}{}}
+			l = &lookup{users: map[*entry]struct{}{}, every: every}
 			d.lookups[names[i].host] = l
 		}
 		l.users[e] = struct{}{}
@@ -129,29 +137,38 @@ func (d *discovery) resolved(now time.Time, host string, addrs []netip.Addr, fai
 	}
 	l.done, l.failure = true, failure
 	if failure == "" {
-		l.addrs = usableAddresses(addrs)
+		l.addrs = ordered(addrs)
 	}
 	for _, e := range slices.SortedFunc(maps.Keys(l.users), func(a, b *entry) int { return byName(a.resourceState, b.resourceState) }) {
 		d.assemble(e)
 	}
 }
 
-// usableAddresses prefers IPv4, as Istio does, and orders what is left, since
-// DNS servers turn the order with every answer.
-func usableAddresses(addrs []netip.Addr) []netip.Addr {
-	var v4, v6 []netip.Addr
+// ordered puts addresses in an order of their own, since DNS servers turn it
+// with every answer.
+func ordered(addrs []netip.Addr) []netip.Addr {
+	list := make([]netip.Addr, 0, len(addrs))
 	for _, a := range addrs {
-		if a = a.Unmap(); a.Is4() {
-			v4 = append(v4, a)
-		} else {
-			v6 = append(v6, a)
+		list = append(list, a.Unmap())
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list)
+}
+
+// of leaves the addresses that count; IPv4 comes before IPv6 in addrs.
+func (f dnsFamily) of(addrs []netip.Addr) []netip.Addr {
+	v6 := slices.IndexFunc(addrs, netip.Addr.Is6)
+	switch {
+	case v6 < 0:
+		if f == dnsV6 {
+			return nil
 		}
+	case f == dnsV4, f == dnsV4First && v6 > 0:
+		return addrs[:v6]
+	case f == dnsV6, f == dnsAuto:
+		return addrs[v6:]
 	}
-	if len(v4) == 0 {
-		v4 = v6
-	}
-	slices.SortFunc(v4, netip.Addr.Compare)
-	return slices.Compact(v4)
+	return addrs
 }
 
 // assemble makes the assignment of what is known of its names. It waits until
@@ -170,6 +187,11 @@ func (d *discovery) assemble(e *entry) {
 	})
 	for i, name := range names {
 		addrs, failure, done := d.answer(name.host)
+		if c != nil {
+			addrs = c.dns.family.of(addrs)
+		} else {
+			addrs = dnsV4First.of(addrs)
+		}
 		waiting = waiting || !done
 		if failure != "" {
 			failures = append(failures, failure)
@@ -182,7 +204,7 @@ func (d *discovery) assemble(e *entry) {
 		}
 		l := &a.localities[len(a.localities)-1]
 		for _, addr := range addrs {
-			a.endpoints = append(a.endpoints, endpoint{addr: netip.AddrPortFrom(addr, name.port), weight: max(name.weight, 1), extra: &endpointExtra{hostname: name.host}})
+			a.endpoints = append(a.endpoints, endpoint{addr: netip.AddrPortFrom(addr, name.port), weight: max(name.weight, 1), extra: &endpointExtra{hostname: cmp.Or(name.hostname, name.host)}})
 			l.count++
 		}
 	}
@@ -266,7 +288,7 @@ func (d *discovery) collectLookups() {
 			}
 		case !l.started:
 			l.started = true
-			d.out.lookUp = append(d.out.lookUp, host)
+			d.out.lookUp = append(d.out.lookUp, nameLookup{host, l.every})
 		}
 	}
 }

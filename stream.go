@@ -158,8 +158,8 @@ func (a *ads) settle() (stalled bool) {
 	for _, host := range out.stopped {
 		a.dns.stop(host)
 	}
-	for _, host := range out.lookUp {
-		a.dns.start(host)
+	for _, name := range out.lookUp {
+		a.dns.start(name)
 	}
 	if a.session != nil {
 		for i := range out.requests {
