@@ -402,6 +402,14 @@ func (s *endpointSet) retire() {
 	}
 }
 
+// gone says that no plan uses the set any more, so that none of its endpoints
+// will become ready. It is for rare use.
+func (s *endpointSet) gone() bool {
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	return s.retired
+}
+
 // census counts the endpoints and those that are ready.
 func (s *endpointSet) census() (endpoints, ready int) {
 	for i := range s.listed {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 // What ends connections by time: idle_timeout and max_connection_duration of
@@ -88,21 +90,10 @@ func (c *cell) watch() {
 // sleep closes the connection of an endpoint that has no call. The next pick
 // that falls on it dials again.
 func (c *cell) sleep() bool {
-	conn := c.ready.Swap(nil)
+	leaf, conn := c.disconnect()
 	if conn == nil {
 		return false
 	}
-	if c.inflight.Load() > 0 { // a call came in before: see enter
-		c.ready.Store(conn)
-		if c.draining.Load() {
-			c.ready.Store(nil)
-		}
-		return false
-	}
-	c.mu.Lock()
-	leaf := c.leaf
-	c.conn, c.leaf = nil, nil
-	c.mu.Unlock()
 	c.table.aside(func() {
 		leaf.shutdown()
 		conn.Close()
@@ -111,6 +102,35 @@ func (c *cell) sleep() bool {
 		c.table.changed.notify()
 	})
 	return true
+}
+
+// disconnect takes its connection off an endpoint that has no call; nil where
+// it has one. The leaf, which may lose the connection at any time, is held
+// meanwhile: what is put back has not been lost.
+func (c *cell) disconnect() (*leaf, *grpc.ClientConn) {
+	c.mu.Lock()
+	leaf := c.leaf
+	c.mu.Unlock()
+	if leaf == nil {
+		return nil, nil
+	}
+	leaf.mu.Lock()
+	defer leaf.mu.Unlock()
+	conn := c.ready.Swap(nil)
+	if conn == nil {
+		return nil, nil
+	}
+	if c.inflight.Load() > 0 { // a call came in before: see enter
+		c.ready.Store(conn)
+		if c.draining.Load() {
+			c.ready.Store(nil)
+		}
+		return nil, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn, c.leaf = nil, nil
+	return leaf, conn
 }
 
 // dialer is net.Dialer's with the mesh's keepalive. What the mesh leaves open is

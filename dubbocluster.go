@@ -141,7 +141,7 @@ func (inv *Invoker) repeat(end, values context.Context, limit time.Duration, c *
 		var a attempt
 		if a, err = inv.attempt(ctx, c.method, &w, choice{}, nil); err == nil {
 			p := w.policy().orNone()
-			err = a.conn.Invoke(p.outgoing(ctx, &a, 0), c.method, c.message(inv.table), new(struct{}), c.options(a.plan)...)
+			err = a.conn.Invoke(p.outgoing(ctx, &a, 0), p.method(c.method), c.message(inv.table), new(struct{}), c.options(a.plan)...)
 			a.finish(err)
 		}
 	}
@@ -155,13 +155,11 @@ func (inv *Invoker) broadcast(ctx context.Context, method string, args, reply an
 	p := w.policy().orNone()
 	if p.fault != nil {
 		if ended, err := inv.inject(ctx, p.fault, method, &w); ended {
-			finishOptions(opts, err)
 			return err
 		}
 	}
 	attempts, err := inv.everyEndpoint(ctx, method, &w, opts)
 	if err != nil {
-		finishOptions(opts, err)
 		return err
 	}
 	errs := make([]error, len(attempts))
@@ -171,7 +169,7 @@ func (inv *Invoker) broadcast(ctx context.Context, method string, args, reply an
 		a := &attempts[i]
 		to, o := any(nil), broadcastOptions(opts)
 		if i == len(attempts)-1 {
-			to, o = reply, withoutFinish(opts)
+			to, o = reply, opts
 		}
 		all.Go(func() { // joined below
 			turn <- struct{}{}
@@ -180,14 +178,13 @@ func (inv *Invoker) broadcast(ctx context.Context, method string, args, reply an
 		})
 	}
 	all.Wait()
-	err = inv.broadcastFailure(attempts, errs)
-	finishOptions(opts, err)
-	return err
+	return inv.broadcastFailure(attempts, errs)
 }
 
 // broadcastOne is one call of a broadcast. Its reply is decoded, and thrown
 // away where to is nil.
-func (inv *Invoker) broadcastOne(ctx context.Context, p *routePolicy, method string, args, to any, a *attempt, opts []grpc.CallOption) error {
+func (inv *Invoker) broadcastOne(ctx context.Context, p *routePolicy, method string, args, to any, a *attempt, opts []grpc.CallOption) (err error) {
+	defer func() { a.finish(err) }()
 	o := a.options(opts)
 	if to == nil {
 		c := &deafCodec{inv.table.callCodec(opts)}
@@ -199,9 +196,7 @@ func (inv *Invoker) broadcastOne(ctx context.Context, p *routePolicy, method str
 	if authority := p.authority(ctx, method, a); authority != "" {
 		o = append(o[:len(o):len(o)], grpc.CallAuthority(authority))
 	}
-	err := a.conn.Invoke(p.outgoing(ctx, a, 0), method, args, to, o...)
-	a.finish(err)
-	return err
+	return a.conn.Invoke(p.outgoing(ctx, a, 0), p.method(method), args, to, o...)
 }
 
 func (inv *Invoker) broadcastFailure(attempts []attempt, errs []error) error {
@@ -234,6 +229,12 @@ func (inv *Invoker) everyEndpoint(ctx context.Context, method string, w *way, op
 			return nil, expired(ctx, w.cluster.set.unready(w.plan))
 		case <-inv.closed:
 			return nil, inv.meshClosed()
+		case <-w.plan.superseded: // its endpoints may never settle any more
+			next, _, err := inv.way(ctx, method, opts)
+			if err != nil {
+				return nil, err
+			}
+			*w = next
 		case <-changed:
 		}
 	}
@@ -278,7 +279,7 @@ func (deafCodec) Unmarshal(mem.BufferSlice, any) error { return nil }
 // goes, of which there is one only.
 func broadcastOptions(opts []grpc.CallOption) []grpc.CallOption {
 	var kept []grpc.CallOption
-	for _, o := range withoutFinish(opts) {
+	for _, o := range opts {
 		switch o.(type) {
 		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
 		default:

@@ -57,13 +57,12 @@ func (inv *Invoker) govern(ctx context.Context, method string, args, reply any, 
 func (inv *Invoker) governBy(ctx context.Context, p *routePolicy, method string, args, reply any, w way, opts []grpc.CallOption) error {
 	if p.fault != nil {
 		if ended, err := inv.inject(ctx, p.fault, method, &w); ended {
-			finishOptions(opts, err)
 			return err
 		}
 	}
 	g := governedCalls.Get().(*governed)
 	g.inv, g.method, g.args, g.reply, g.way, g.policy = inv, method, args, reply, w, p
-	g.opts = withoutFinish(opts)
+	g.opts = opts
 	g.payload.codec, g.payload.args = inv.table.callCodec(opts), args
 	if p.guides() {
 		g.guide = g.way.guide(ctx, method, args)
@@ -84,7 +83,6 @@ func (inv *Invoker) governBy(ctx context.Context, p *routePolicy, method string,
 	}
 	if len(opts) > 0 {
 		p.answered(opts, g.told())
-		finishOptions(opts, err)
 	}
 	g.release()
 	return err
@@ -168,11 +166,12 @@ func (g *governed) send(ctx context.Context, a *attempt) (timed bool, err error)
 		}
 		g.header, g.trailer = nil, nil
 	}
+	err = errPanicked
+	defer func() { a.finish(err) }()
 	err = a.conn.Invoke(g.policy.outgoing(try, a, g.retry.repeats), g.policy.method(g.method), g.args, g.reply, g.attemptOptions(ctx, a)...)
 	if timed = err != nil && limit > 0 && ctx.Err() == nil && !nothingSent(err) && outOfTime(try, limit, err); timed {
 		err = g.inv.tooSlow(&a.way, limit)
 	}
-	a.finish(err)
 	return timed, err
 }
 

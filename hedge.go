@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
@@ -90,6 +91,7 @@ func (g *governed) hedge(ctx context.Context) error {
 		g.retry.state.leaveRetry()
 	}
 	if winner == nil {
+		h.tell(h.failed.header, h.failed.trailer)
 		return g.inv.cut(ctx, h.failed.err)
 	}
 	return h.take(winner)
@@ -233,20 +235,31 @@ func (h *hedging) take(r *hedged) error {
 	defer r.release()
 	g := h.g
 	g.last = r.attempt
+	h.tell(r.header, r.trailer)
 	for _, o := range g.opts {
-		switch o := o.(type) {
-		case grpc.HeaderCallOption:
-			*o.HeaderAddr = r.header
-		case grpc.TrailerCallOption:
-			*o.TrailerAddr = r.trailer
-		case grpc.PeerCallOption:
+		if o, is := o.(grpc.PeerCallOption); is {
 			*o.PeerAddr = r.peer
 		}
 	}
 	if !r.has { // an interceptor answered
 		return nil
 	}
-	return g.payload.codec.Unmarshal(r.raw, g.reply)
+	if err := g.payload.codec.Unmarshal(r.raw, g.reply); err != nil {
+		return status.Errorf(codes.Internal, "proxyless: failed to unmarshal the received message: %v", err)
+	}
+	return nil
+}
+
+// tell shows the caller what came of an answer, where it asked for that.
+func (h *hedging) tell(header, trailer metadata.MD) {
+	for _, o := range h.g.opts {
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr = header
+		case grpc.TrailerCallOption:
+			*o.TrailerAddr = trailer
+		}
+	}
 }
 
 // hedgeOnce is one attempt, the nth from 0 on.
@@ -262,7 +275,7 @@ func (g *governed) hedgeOnce(ctx context.Context, c choice, n int) *hedged {
 		r.attempt = a
 		codec := &hedgedCodec{codec: g.payload.codec, args: g.args, data: g.payload.data, result: r}
 		try, limit, cancel := g.hedgedTime(ctx)
-		r.err = a.conn.Invoke(g.policy.outgoing(try, &a, n), g.method, g.args, g.blankReply(), g.hedgedOptions(ctx, r, codec)...)
+		r.err = a.conn.Invoke(g.policy.outgoing(try, &a, n), g.policy.method(g.method), g.args, g.blankReply(), g.hedgedOptions(ctx, r, codec)...)
 		if r.timed = r.err != nil && limit > 0 && ctx.Err() == nil && !nothingSent(r.err) && outOfTime(try, limit, r.err); r.timed {
 			r.err = g.inv.tooSlow(&a.way, limit)
 		}

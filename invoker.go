@@ -76,9 +76,13 @@ func (inv *Invoker) Close() error {
 }
 
 func (inv *Invoker) invoke(ctx context.Context, method string, args, reply any, _ *grpc.ClientConn, opts ...grpc.CallOption) error {
-	err := inv.unaryCall(ctx, method, args, reply, opts)
+	own := withoutFinish(opts)
+	err := inv.unaryCall(ctx, method, args, reply, own)
 	if err != nil && inv.target.tolerance.forgives() {
-		return inv.forgive(ctx, method, args, reply, opts, err)
+		err = inv.forgive(ctx, method, args, reply, own, err)
+	}
+	if len(own) < len(opts) {
+		finishOptions(opts, err)
 	}
 	return err
 }
@@ -168,10 +172,15 @@ func within(ctx context.Context, timeout time.Duration) (context.Context, contex
 	return context.WithTimeout(ctx, timeout)
 }
 
+// errPanicked is how an attempt ended out of which a codec or an interceptor
+// panicked: it says nothing of the endpoint.
+var errPanicked = context.Canceled
+
 // send makes one attempt.
-func (a *attempt) send(ctx context.Context, method string, args, reply any, opts []grpc.CallOption) error {
-	err := a.conn.Invoke(a.plan.outgoing(ctx), method, args, reply, a.options(opts)...)
-	a.finish(err)
+func (a *attempt) send(ctx context.Context, method string, args, reply any, opts []grpc.CallOption) (err error) {
+	err = errPanicked
+	defer func() { a.finish(err) }()
+	err = a.conn.Invoke(a.plan.outgoing(ctx), method, args, reply, a.options(opts)...)
 	return err
 }
 
@@ -198,6 +207,7 @@ func (inv *Invoker) newStream(ctx context.Context, desc *grpc.StreamDesc, _ *grp
 	w, waited, err := inv.way(ctx, method, opts)
 	if err != nil {
 		cancel()
+		finishOptions(opts, err)
 		return nil, err
 	}
 	if limit := w.route.limit; limit > 0 {
@@ -236,9 +246,12 @@ func (inv *Invoker) wait(ctx context.Context, method string, w *way, c *choice, 
 		p := inv.plan.Load()
 		var blocked obstacle
 		if w.plan != p {
-			*w, blocked = p.find(ctx, method)
+			var next way
+			if next, blocked = p.find(ctx, method); next.route != nil {
+				*w = next
+			}
 		}
-		if w.route != nil {
+		if w.plan == p {
 			if c == nil {
 				return a, nil
 			}

@@ -127,7 +127,7 @@ func (inv *Invoker) sendCopy(ctx context.Context, c *sentCopy, w way, m *mirrorP
 			authority = shadow(authority)
 		}
 		inv.counts.mirrored.Add(1)
-		err := a.conn.Invoke(c.policy.outgoing(ctx, &a, 0), c.method, c.message(inv.table), new(struct{}), append(c.options(w.plan), grpc.CallAuthority(authority))...)
+		err := a.conn.Invoke(c.policy.outgoing(ctx, &a, 0), c.policy.method(c.method), c.message(inv.table), new(struct{}), append(c.options(w.plan), grpc.CallAuthority(authority))...)
 		a.finish(err)
 	})
 	if !started {
@@ -143,7 +143,7 @@ func shadow(authority string) string {
 }
 
 // pickFor waits for an endpoint of one cluster, as long as there is hope. It
-// does not look for another way when the plan is superseded.
+// does not look for another way when no plan has the cluster's endpoints any more.
 func (inv *Invoker) pickFor(ctx context.Context, w *way) (attempt, bool) {
 	timer := time.NewTimer(repick)
 	defer timer.Stop()
@@ -153,7 +153,7 @@ func (inv *Invoker) pickFor(ctx context.Context, w *way) (attempt, bool) {
 		if a.conn != nil {
 			return a, true
 		}
-		if !blocked.hopeful {
+		if !blocked.hopeful || w.cluster.set.gone() {
 			return a, false
 		}
 		select {

@@ -82,6 +82,7 @@ type liveStream struct {
 	over  atomic.Bool // end is being told
 	end   error       // why it ended; written before ended is set
 	ended atomic.Bool
+	told  atomic.Pointer[chan struct{}] // closed after ended is set; made by who waits for it
 }
 
 // openStream opens a stream. cancel is called when it has ended, or could not
@@ -117,9 +118,12 @@ func (inv *Invoker) openStream(ctx context.Context, desc *grpc.StreamDesc, metho
 		}
 		if !s.mayRepeat(l, err) {
 			s.retry.over()
-			cancel()
-			finishOptions(opts, err)
-			return nil, inv.cut(ctx, err)
+			err = s.explain(inv.cut(ctx, err))
+			if !s.settled.Swap(true) { // else its context ended meanwhile
+				cancel()
+				finishOptions(opts, err)
+			}
+			return nil, err
 		}
 		l = new(liveStream)
 		s.live.Store(l)
@@ -190,17 +194,36 @@ func (l *liveStream) finish(err error) {
 	l.attempt.finish(err)
 	l.end = err
 	l.ended.Store(true)
+	if told := l.told.Load(); told != nil {
+		close(*told)
+	}
 	if s.live.Load() == l && !s.changing.Load() {
 		s.settle()
 	}
 }
 
+// endTime is for how long awaitEnd waits. finish follows at once, but where an
+// interceptor says that a stream is over which is not.
+const endTime = time.Second
+
 // awaitEnd waits until finish has noted why the attempt ended, which may happen
-// on another goroutine just after its stream said that it is over. A stream of
-// which an interceptor says so has perhaps not ended: then it gives up.
+// on another goroutine just after its stream said that it is over.
 func (l *liveStream) awaitEnd() {
-	for i := 0; i < 100 && !l.ended.Load(); i++ {
-		time.Sleep(100 * time.Microsecond)
+	if l.ended.Load() {
+		return
+	}
+	told := make(chan struct{})
+	if !l.told.CompareAndSwap(nil, &told) {
+		told = *l.told.Load()
+	}
+	if l.ended.Load() {
+		return
+	}
+	timer := time.NewTimer(endTime)
+	defer timer.Stop()
+	select {
+	case <-told:
+	case <-timer.C:
 	}
 }
 
@@ -220,6 +243,7 @@ func (s *callStream) settle() {
 		err = l.end
 	}
 	if !s.settled.Swap(true) {
+		s.retry.over()
 		s.cancel()
 		finishOptions(s.all, err)
 	}
@@ -270,7 +294,7 @@ func (s *callStream) SendMsg(m any) error {
 	switch {
 	case err == nil || !kept:
 		return s.explain(err)
-	case nothingSent(err) || l != s.live.Load():
+	case nothingSent(err) || l != s.live.Load() || l.ended.Load() && nothingSent(l.end):
 		return nil // it is kept, and sent again
 	case err == io.EOF && s.retry.policy != nil && !s.committed.Load():
 		return nil // it may be sent again; RecvMsg finds out
@@ -357,6 +381,9 @@ func (s *callStream) Header() (metadata.MD, error) {
 		}
 		if committed || err != nil {
 			return md, s.explain(err)
+		}
+		if md == nil {
+			l.awaitEnd()
 		}
 		if md != nil || !l.ended.Load() || l.end == nil {
 			s.commit()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -196,9 +197,9 @@ func pushback(trailer metadata.MD) (wait time.Duration, has, stop bool) {
 type retrying struct {
 	policy  *retryPolicy // nil is no repeats
 	state   *clusterState
-	repeats int  // attempts that count, the first one aside
-	pauses  int  // since the provider said how long to wait; for backoff
-	counted bool // state counts a repeat that is not over
+	repeats int         // attempts that count, the first one aside
+	pauses  int         // since the provider said how long to wait; for backoff
+	counted atomic.Bool // state counts a repeat that is not over
 	extra   choiceExtra
 	addrs   [4]netip.AddrPort // room for extra.tried
 	asked   bool              // whether the request may be repeated is known,
@@ -226,7 +227,7 @@ func (r *retrying) again(l *lapse, h func() callHeaders) (time.Duration, bool) {
 	if stop || !r.state.admitRetry() {
 		return 0, false
 	}
-	r.counted = true
+	r.counted.Store(true)
 	r.repeats++
 	r.pauses++
 	if pushed {
@@ -238,8 +239,7 @@ func (r *retrying) again(l *lapse, h func() callHeaders) (time.Duration, bool) {
 
 // over counts a repeat out.
 func (r *retrying) over() {
-	if r.counted {
-		r.counted = false
+	if r.counted.Load() && r.counted.Swap(false) {
 		r.state.leaveRetry()
 	}
 }
