@@ -14,9 +14,6 @@ import (
 const (
 	userAgentName    = "proxyless"
 	userAgentVersion = "0.1.0"
-	// clientFeature says that locality weights are meant as they are
-	// (gRFC A27: gRPC clients do not overprovision).
-	clientFeature = "envoy.lb.does_not_support_overprovisioning"
 )
 
 // adsRequest is an envoy.service.discovery.v3.DiscoveryRequest, or a
@@ -83,8 +80,7 @@ func appendNode(b []byte, n *nodeMessage) []byte {
 		b = appendMessage(b, 4, appendText(locality, 3, n.subZone))
 	}
 	b = appendText(b, 6, userAgentName)
-	b = appendText(b, 7, userAgentVersion)
-	return appendText(b, 10, clientFeature)
+	return appendText(b, 7, userAgentVersion)
 }
 
 // maxMetadataDepth bounds node metadata, which users may set to a map that

@@ -15,8 +15,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	node := &nodeMessage{id: "sidecar~10.0.0.7~web-1.demo~demo.svc.cluster.local", cluster: "web", region: "eu", zone: "eu-1",
 		metadata: map[string]any{"GENERATOR": "grpc"}}
 	rawNode := rawProto{}.text(1, node.id).text(2, "web").msg(3, rawStruct("GENERATOR", "grpc")).
-		msg(4, rawProto{}.text(1, "eu").text(2, "eu-1")).text(6, "proxyless").text(7, userAgentVersion).
-		text(10, "envoy.lb.does_not_support_overprovisioning")
+		msg(4, rawProto{}.text(1, "eu").text(2, "eu-1")).text(6, "proxyless").text(7, userAgentVersion)
 	for name, test := range map[string]struct {
 		request adsRequest
 		want    rawProto

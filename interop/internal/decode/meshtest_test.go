@@ -107,7 +107,7 @@ func TestRandomRequests(t *testing.T) {
 		if m.chance(0.5) {
 			request.node = &nodeMessage{id: m.text(""), cluster: "c", metadata: metadata, zone: "z"}
 			want.Node = &corev3.Node{Id: request.node.id, Cluster: "c", Metadata: fields, Locality: &corev3.Locality{Zone: "z"}, UserAgentName: userAgentName,
-				UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: userAgentVersion}, ClientFeatures: []string{clientFeature}}
+				UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: userAgentVersion}}
 		}
 		var got discoveryv3.DiscoveryRequest
 		if err := proto.Unmarshal(request.append(nil), &got); err != nil {
