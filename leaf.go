@@ -45,6 +45,7 @@ type leaf struct {
 	done    bool        // draining: do not connect again
 	last    time.Time   // of the latest Connect of the first
 	wait    *time.Timer // of the next Connect, where it has to wait; nil otherwise
+	picker  *linkPicker // the one in force; nil where calls are not counted
 	opening *link       // one more, that is not ready yet; nil otherwise
 	refused time.Time   // when one more could not be had; zero is never
 	ages    *chore      // nil where no age is watched
@@ -207,13 +208,15 @@ func (l *leaf) publish() int {
 		}
 	}
 	l.tally()
+	l.picker = nil
 	switch {
 	case len(ready) == 0:
 		l.cc.UpdateState(notReady(connectivity.Connecting))
 	case len(ready) == 1 && !ready[0].counted:
 		l.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: readyPicker{ready[0].link}})
 	default:
-		l.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: &linkPicker{l, ready}})
+		l.picker = &linkPicker{l, ready}
+		l.cc.UpdateState(balancer.State{ConnectivityState: connectivity.Ready, Picker: l.picker})
 	}
 	return len(ready)
 }

@@ -141,7 +141,7 @@ func (p *linkPicker) Pick(balancer.PickInfo) (balancer.PickResult, error) {
 	if k := p.free(); k != nil {
 		return balancer.PickResult{SubConn: k.sub, Done: k.done}, nil
 	}
-	if p.leaf.widen() {
+	if p.leaf.widen(p) {
 		p.leaf.waiting.Store(true)
 		if k := p.free(); k != nil { // else its end is seen by the one who ends it
 			return balancer.PickResult{SubConn: k.sub, Done: k.done}, nil
@@ -176,11 +176,12 @@ func (p *linkPicker) least() *link {
 	return least
 }
 
-// widen has one more link opened, and says whether one is under way.
-func (l *leaf) widen() bool {
+// widen has one more link opened, and says whether waiting may help: one is
+// under way, or has come since p was published.
+func (l *leaf) widen(p *linkPicker) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.opening != nil || l.open(nil)
+	return l.picker != p || l.opening != nil || l.open(nil)
 }
 
 // open begins one more link, in place of another or beside those there are, if
