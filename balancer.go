@@ -283,6 +283,14 @@ func (s *endpointSet) wake(at uint64) bool {
 // adopt fills a slot; nil when the set has been replaced, whose successor then
 // holds the cell.
 func (s *endpointSet) adopt(at uint64) *cell {
+	c := s.take(at)
+	if c != nil && s.hosts != nil {
+		s.state.watch(s.hosts[at], c)
+	}
+	return c
+}
+
+func (s *endpointSet) take(at uint64) *cell {
 	t := s.table
 	t.mu.Lock()
 	defer t.mu.Unlock()

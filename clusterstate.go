@@ -22,7 +22,7 @@ type clusterState struct {
 	breaker breaker
 	rules   atomic.Pointer[outlierRules] // nil without outlier detection
 
-	// Guarded by mu, which is taken with no other lock inside.
+	// Guarded by mu, within which those of upkeep and of the table are taken.
 	mu      sync.Mutex
 	known   map[netip.AddrPort]*host // the hosts of the newest set
 	order   []*host                  // the same, in its order
@@ -108,8 +108,8 @@ func (st *clusterState) join(s *endpointSet) {
 	defer st.mu.Unlock()
 	st.sets = append(st.sets, s)
 	for i, h := range s.hosts {
-		if c := s.slots[i].Load(); c != nil && h.watched != c {
-			h.watched, h.missed = c, c.missed.Load() // earlier failures are not held against it
+		if c := s.slots[i].Load(); c != nil {
+			h.watch(c)
 		}
 	}
 	s.weigh()

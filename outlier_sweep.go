@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -97,20 +98,31 @@ func leastSuccess(records []record, factor float64) float64 {
 	return mean - factor*math.Sqrt(squares/n)
 }
 
-// cellOf returns the cell of a host; nil where it has none. st.mu is held.
+// cellOf returns the cell of a host of order; nil where it has none. Sets of
+// other endpoints have it elsewhere, or not at all. st.mu is held.
 func (st *clusterState) cellOf(i int) *cell {
-	if len(st.sets) == 0 {
-		return nil
-	}
-	newest := st.sets[len(st.sets)-1]
-	for _, s := range st.sets { // references that choose in ways of their own have sets of their own
-		if s.from == newest.from && i < len(s.slots) {
+	for _, s := range slices.Backward(st.sets) { // references that choose in ways of their own have sets of their own
+		if i < len(s.hosts) && s.hosts[i] == st.order[i] {
 			if c := s.slots[i].Load(); c != nil {
 				return c
 			}
 		}
 	}
 	return nil
+}
+
+// watch has failures to connect count for a host from now on: the cell may be
+// shared, and older than the host's use of it.
+func (st *clusterState) watch(h *host, c *cell) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	h.watch(c)
+}
+
+func (h *host) watch(c *cell) {
+	if h.watched != c {
+		h.watched, h.missed = c, c.missed.Load()
+	}
 }
 
 // missed counts failures to connect since the last sweep. No call saw them,

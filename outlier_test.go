@@ -441,6 +441,35 @@ func TestEndpointsThatRefuseConnectionsAreEjected(t *testing.T) {
 	}
 }
 
+func TestFailuresToConnectAreThoseOfTheHost(t *testing.T) {
+	t.Run("while endpoints change", func(t *testing.T) {
+		s := outlierSet(t, 3, outlierDefaults(nil))
+		s.state.tick(time.Now())
+		s.slots[0].Load().missed.Add(5)
+		s.state.hostsOf(s.endpoints[1:], 0) // the one that died is taken out, and the set of the others is not ready yet
+		s.state.tick(time.Now())
+		if s.hosts[1].ejected.Load() {
+			t.Error("ejected for the failures of an endpoint that was listed before it")
+		}
+	})
+	t.Run("of another cluster's time", func(t *testing.T) {
+		s := outlierSet(t, 2, outlierDefaults(nil))
+		other := newEndpointSet(s.table, &cluster{name: "other"}, testAssignment([]uint32{1, 1, 1}), nil, nil)
+		c := &cluster{name: "late", outlier: s.cluster.outlier}
+		st := newClusterState(c.name, s.table)
+		st.configure(c)
+		t.Cleanup(st.close)
+		late := newEndpointSet(s.table, c, testAssignment([]uint32{1, 1, 1}), st, nil)
+		other.be(cellReady, 2)
+		other.slots[2].Load().missed.Add(5) // and it came back
+		late.wake(2)
+		st.tick(time.Now())
+		if late.slots[2].Load() != other.slots[2].Load() || late.hosts[2].ejected.Load() {
+			t.Error("ejected for failures from before the cluster used the connection")
+		}
+	})
+}
+
 func TestAllEjectedIsSaid(t *testing.T) {
 	s := outlierSet(t, 2, outlierDefaults(nil))
 	for _, h := range s.hosts {
