@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"hash/maphash"
 	"strings"
 	"testing"
 )
@@ -47,5 +48,22 @@ func TestTheFullViewForgetsWhatNobodyRefersTo(t *testing.T) {
 	}
 	if v := s.d.view; len(v.passages)+len(v.tables)+len(s.d.lookups) > 0 {
 		t.Errorf("held: passages %v, tables %v, names %v", v.passages, v.tables, s.d.lookups)
+	}
+}
+
+func TestOthersListenersCostNoRoutes(t *testing.T) {
+	s := fullScript(t)
+	decodes := 0
+	decode := s.d.decodeTable
+	s.d.decodeTable = func(b []byte, wanted func([]byte) bool, digest *maphash.Hash) (decoded, error) {
+		decodes++
+		return decode(b, wanted, digest)
+	}
+	clusters := "receive cluster v c\n  outbound|80||p.ns.svc.x\n"
+	s.run([]byte("refer p:80\nconnect\n" + clusters + "receive listener v l\n  0.0.0.0_80 routes 80\nreceive route v r\n  80 : p.ns.svc.x -> outbound|80||p.ns.svc.x\n"))
+	before := decodes
+	s.run([]byte(clusters + "  outbound|90||q.ns.svc.x\nreceive listener v l\n  0.0.0.0_80 routes 80\n  0.0.0.0_90 routes 90\n"))
+	if decodes > before {
+		t.Errorf("routes were looked through %d times for a listener and a cluster of somebody else", decodes-before)
 	}
 }

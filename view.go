@@ -318,6 +318,8 @@ func (v *fullView) derivePort(d *discovery, e *entry, host, port string) {
 		return
 	}
 	route := p.route()
+	old := d.entries[kindRoute][route] // a new one is derived when it is wanted
+	turned := old != nil && v.passages[route] != p
 	v.passages[route] = p
 	h := v.held[kindListener][v.routes[p.table]]
 	digest := v.digest(d, route, h)
@@ -338,7 +340,9 @@ func (v *fullView) derivePort(d *discovery, e *entry, host, port string) {
 		e.hash = digest
 		d.set(e, resourceState{status: statusAccepted, value: l, applied: got.applied, ignored: got.ignored, version: v.version[kindListener], since: d.now})
 	}
-	v.deriveRoute(d, d.entries[kindRoute][route])
+	if turned {
+		v.deriveRoute(d, old)
+	}
 }
 
 // rejectListener keeps the last good listener, once for each reason. What could
