@@ -84,7 +84,7 @@ func (d *discovery) set(e *entry, s resourceState) {
 	before := e.value
 	e.resourceState = &s
 	if e.table != nil {
-		d.deriveRoutes(e)
+		d.deriveRoutes(e, nil)
 		return
 	}
 	d.touch(e)

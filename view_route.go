@@ -99,9 +99,10 @@ func (v *fullView) acceptTable(d *discovery, t *entry, version string, raw *rawR
 		return ""
 	}
 	before := *t.resourceState
+	turned := d.turnedDomains(t.table.bytes, raw.value)
 	t.hash, t.specific, t.table = hash, raw.version, &rawTable{bytes.Clone(raw.value)}
 	t.resourceState = &resourceState{kind: kindRoute, name: t.name, status: statusAccepted, version: version, since: d.now}
-	problem := d.deriveRoutes(t)
+	problem := d.deriveRoutes(t, turned)
 	if problem == "" {
 		return ""
 	}
@@ -112,12 +113,69 @@ func (v *fullView) acceptTable(d *discovery, t *entry, version string, raw *rawR
 	return fmt.Sprintf("%s %s: %s", kindRoute, t.name, problem)
 }
 
-// deriveRoutes derives all routes that are made of a table, and says what is
-// wrong with them.
-func (d *discovery) deriveRoutes(t *entry) string {
+// turnedDomains finds the domains of the virtual hosts that only one of two
+// route configurations has, so that a change of one of a thousand hosts makes
+// nobody look for the others. It returns nil where more than that differs.
+func (d *discovery) turnedDomains(before, now []byte) [][]byte {
+	old, ok := d.virtualHosts(before)
+	hosts, also := d.virtualHosts(now)
+	if !ok || !also || old.rest != hosts.rest {
+		return nil
+	}
+	domains := [][]byte{}
+	for _, each := range []struct{ in, out map[uint64][]byte }{{old.byHash, hosts.byHash}, {hosts.byHash, old.byHash}} {
+		for hash, host := range each.in {
+			if _, kept := each.out[hash]; kept {
+				continue
+			}
+			c := walk(host)
+			for c.next() {
+				if c.num == 2 {
+					domains = append(domains, c.val)
+				}
+			}
+			if c.err != nil {
+				return nil
+			}
+		}
+	}
+	return domains
+}
+
+// hashedHosts are the virtual hosts of a route configuration, and a hash of all
+// else that it has.
+type hashedHosts struct {
+	byHash map[uint64][]byte
+	rest   uint64
+}
+
+// virtualHosts is not ok where the route configuration cannot be read.
+func (d *discovery) virtualHosts(table []byte) (h hashedHosts, ok bool) {
+	h.byHash = map[uint64][]byte{}
+	var rest maphash.Hash
+	rest.SetSeed(d.seed)
+	c := walk(table)
+	for c.next() {
+		if c.num == 2 {
+			h.byHash[maphash.Bytes(d.seed, c.val)] = c.val
+			continue
+		}
+		fmt.Fprintf(&rest, "%d %d %d ", c.num, c.u, len(c.val))
+		_, _ = rest.Write(c.val)
+	}
+	h.rest = rest.Sum64()
+	return h, c.err == nil && len(h.byHash) > 0
+}
+
+// deriveRoutes derives the routes that are made of a table, those of which
+// nothing turned left out, and says what is wrong with them. Where turned is
+// nil, anything may have.
+func (d *discovery) deriveRoutes(t *entry, turned [][]byte) string {
 	var parents []*entry
 	for p := range t.parents {
-		parents = append(parents, p)
+		if turned == nil || !d.view.asBefore(p, turned) {
+			parents = append(parents, p)
+		}
 	}
 	slices.SortFunc(parents, func(a, b *entry) int { return byName(a.resourceState, b.resourceState) })
 	var problems []string
@@ -127,6 +185,14 @@ func (d *discovery) deriveRoutes(t *entry) string {
 		}
 	}
 	return strings.Join(problems, "; ")
+}
+
+// asBefore says that a route that is in force has nothing to do with domains.
+func (v *fullView) asBefore(e *entry, domains [][]byte) bool {
+	hosts := v.meanings(v.passages[e.name].host)
+	return e.status == statusAccepted && e.rejection == "" && !slices.ContainsFunc(domains, func(domain []byte) bool {
+		return slices.ContainsFunc(hosts, func(host string) bool { return concerns(domain, host) })
+	})
 }
 
 // deriveRoute makes the route configuration of one host, which has the one
