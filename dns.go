@@ -3,8 +3,11 @@ package proxyless
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math/rand/v2"
+	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -72,7 +75,7 @@ func (r *nameService) follow(ctx context.Context, host string, every time.Durati
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			failure = err.Error()
+			failure = lookUpFailure(err)
 		case len(addrs) == 0:
 			failure = "it has no address"
 		}
@@ -88,4 +91,18 @@ func (r *nameService) follow(ctx context.Context, host string, every time.Durati
 		case <-timer.C:
 		}
 	}
+}
+
+// lookUpFailure words a failure so that the same one reads the same each time:
+// what Go says of a DNS server that is silent has the port that was asked from.
+func lookUpFailure(err error) string {
+	var failed *net.DNSError
+	if !errors.As(err, &failed) {
+		return err.Error()
+	}
+	same := *failed
+	if _, rest, ok := strings.Cut(same.Err, "->"); ok {
+		same.Err = strings.TrimSpace(rest[strings.LastIndex(rest, ": ")+1:])
+	}
+	return same.Error()
 }

@@ -3,6 +3,7 @@ package proxyless
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -85,5 +86,30 @@ func TestTheFamilyOfAddresses(t *testing.T) {
 				t.Errorf("family %d of %v: %v, want %v", f, addrs, got, want[i])
 			}
 		}
+	}
+}
+
+func TestAnAnswerThatStaysTheSameIsNoNews(t *testing.T) {
+	silent := func(port string) error {
+		return &net.DNSError{Err: "read udp 10.0.0.1:" + port + "->10.96.0.10:53: i/o timeout", Name: "e.com", Server: "10.96.0.10:53", IsTimeout: true}
+	}
+	if a, b := lookUpFailure(silent("40001")), lookUpFailure(silent("40002")); a != b || a != "lookup e.com on 10.96.0.10:53: i/o timeout" {
+		t.Errorf("the failure changes with the port that was asked from: %q, %q", a, b)
+	}
+	d := newDiscovery(time.Second)
+	now := time.Unix(0, 0)
+	e := d.add(kindEndpoints, dnsPrefix+"c")
+	d.add(kindCluster, "c").resourceState = &resourceState{kind: kindCluster, name: "c", status: statusAccepted,
+		value: &cluster{name: "c", source: discoverStrictDNS, names: []dnsName{{host: "e.com", port: 1}}, dns: dnsSettings{family: dnsV6}}}
+	e.roots = 1
+	d.makeEndpoints(e)
+	only4 := []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+	d.resolved(now, "e.com", only4, "")
+	if first := d.take(); e.status != statusAccepted || len(first.changed) == 0 {
+		t.Fatalf("%s: %v", e.status, first.changed)
+	}
+	d.resolved(now, "e.com", only4, "")
+	if again := d.take(); len(again.changed) > 0 {
+		t.Errorf("no address of the family, as before: changed %v", again.changed[0].name)
 	}
 }

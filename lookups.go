@@ -212,15 +212,13 @@ func (d *discovery) assemble(e *entry) {
 		a.localities[i].complete(a)
 	}
 	switch {
-	case len(a.endpoints) > 0:
+	case len(a.endpoints) == 0 && waiting:
+	case len(a.endpoints) == 0 && len(failures) > 0:
+		d.unresolved(e, strings.Join(failures, "; "))
+	default:
 		if old, ok := e.value.(*assignment); !ok || !old.same(a) {
 			d.set(e, resourceState{status: statusAccepted, value: a, since: d.now})
 		}
-	case waiting:
-	case len(failures) > 0:
-		d.unresolved(e, strings.Join(failures, "; "))
-	default:
-		d.set(e, resourceState{status: statusAccepted, value: a, since: d.now})
 	}
 }
 
