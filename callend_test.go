@@ -263,3 +263,18 @@ func TestAnEndpointThatIsLostWhileItFallsAsleepStaysLost(t *testing.T) {
 		}
 	}
 }
+
+// TestACallsOwnDeadlineIsNotTakenForAnAttempts is about a provider that notices
+// the deadline of a call a moment before its caller does.
+func TestACallsOwnDeadlineIsNotTakenForAnAttempts(t *testing.T) {
+	one := saying(t, func(ctx context.Context, _ int) (string, error) {
+		return "", status.Error(codes.DeadlineExceeded, "the provider noticed")
+	})
+	for name, hedge := range map[string]*hedgePolicy{"retried": nil, "hedged": {initial: 2}} {
+		m := underPolicy(t, &routePolicy{retry: &retryPolicy{on: retryReset, retries: 2, base: quick, perTry: 5 * time.Minute}, hedge: hedge}, one)
+		one.calls.Store(0)
+		if _, err := m.say(soon(t)); status.Convert(err).Message() != "the provider noticed" || hedge == nil && one.calls.Load() != 1 {
+			t.Errorf("%s: got %v after %d calls", name, err, one.calls.Load())
+		}
+	}
+}

@@ -169,16 +169,20 @@ func (g *governed) send(ctx context.Context, a *attempt) (timed bool, err error)
 	err = errPanicked
 	defer func() { a.finish(err) }()
 	err = a.conn.Invoke(g.policy.outgoing(try, a, g.retry.repeats), g.policy.method(g.method), g.args, g.reply, g.attemptOptions(ctx, a)...)
-	if timed = err != nil && limit > 0 && ctx.Err() == nil && !nothingSent(err) && outOfTime(try, limit, err); timed {
+	if timed = err != nil && limit > 0 && ctx.Err() == nil && !nothingSent(err) && outOfTime(ctx, try, limit, err); timed {
 		err = g.inv.tooSlow(&a.way, limit)
 	}
 	return timed, err
 }
 
 // outOfTime says that an attempt failed because its time was over. The
-// provider, which is told the limit, may notice a little earlier.
-func outOfTime(ctx context.Context, limit time.Duration, err error) bool {
-	at, _ := ctx.Deadline()
+// provider, which is told the limit, may notice a little earlier. Where the
+// call's own deadline comes first, it is that one.
+func outOfTime(call, try context.Context, limit time.Duration, err error) bool {
+	at, _ := try.Deadline()
+	if end, has := call.Deadline(); has && !at.Before(end) {
+		return false
+	}
 	left := time.Until(at)
 	return left <= 0 || status.Code(err) == codes.DeadlineExceeded && left < limit/10
 }

@@ -276,7 +276,7 @@ func (g *governed) hedgeOnce(ctx context.Context, c choice, n int) *hedged {
 		codec := &hedgedCodec{codec: g.payload.codec, args: g.args, data: g.payload.data, result: r}
 		try, limit, cancel := g.hedgedTime(ctx)
 		r.err = a.conn.Invoke(g.policy.outgoing(try, &a, n), g.policy.method(g.method), g.args, g.blankReply(), g.hedgedOptions(ctx, r, codec)...)
-		if r.timed = r.err != nil && limit > 0 && ctx.Err() == nil && !nothingSent(r.err) && outOfTime(try, limit, r.err); r.timed {
+		if r.timed = r.err != nil && limit > 0 && ctx.Err() == nil && !nothingSent(r.err) && outOfTime(ctx, try, limit, r.err); r.timed {
 			r.err = g.inv.tooSlow(&a.way, limit)
 		}
 		cancel()
