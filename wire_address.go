@@ -2,6 +2,8 @@ package proxyless
 
 import (
 	"encoding/binary"
+	"fmt"
+	"math"
 	"math/bits"
 	"net/netip"
 )
@@ -150,4 +152,53 @@ func hashAddress(addr netip.AddrPort) uint64 {
 	low := binary.BigEndian.Uint64(ip[8:]) ^ uint64(addr.Port())<<48
 	high := binary.BigEndian.Uint64(ip[:8])
 	return (low*odd ^ bits.ReverseBytes64(high*odd)) * odd
+}
+
+// socketAddress reads an envoy.config.core.v3.Address. It is invalid, and text
+// says what there is, where it is no socket address of an IP with a port.
+func socketAddress(b []byte) (addr netip.AddrPort, text string, err error) {
+	kind, err := decodeAddress(b)
+	if err != nil || kind.num != 1 {
+		return addr, "*", err
+	}
+	name, port, err := decodeSocketAddress(kind.val)
+	if err != nil {
+		return addr, "", inField("socket_address", err)
+	}
+	if ip, ok := parseIP(name); ok && port != 0 {
+		return netip.AddrPortFrom(ip, port), "", nil
+	}
+	return addr, fmt.Sprintf("%s:%d", name, port), nil
+}
+
+// decodeAddress reads an envoy.config.core.v3.Address.
+func decodeAddress(b []byte) (kind oneof, err error) {
+	c := walk(b)
+	for c.next() {
+		if c.num <= 3 {
+			kind.message(&c, "address")
+		}
+	}
+	return kind, c.err
+}
+
+// decodeSocketAddress reads an envoy.config.core.v3.SocketAddress; the port is
+// 0 where it is a named one.
+func decodeSocketAddress(b []byte) (host []byte, port uint16, err error) {
+	var specifier oneof
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 2:
+			host = c.raw("address")
+		case 3:
+			specifier.scalar(&c, "port_value")
+		case 4:
+			specifier.raw(&c, "named_port")
+		}
+	}
+	if c.err == nil && specifier.u > math.MaxUint16 {
+		return nil, 0, inField("port_value", fmt.Errorf("%d is not a port", uint32(specifier.u)))
+	}
+	return host, uint16(specifier.u), c.err
 }
