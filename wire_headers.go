@@ -1,7 +1,10 @@
 package proxyless
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -190,4 +193,59 @@ func (d *decoding) authorityRewrite(s oneof, r *authorityRewrite) (err error) {
 		d.ignore("host_rewrite")
 	}
 	return nil
+}
+
+// decodeSubstitution reads an envoy.type.matcher.v3.RegexMatchAndSubstitute.
+// The pattern is not anchored; the substitution comes in Go's form.
+func decodeSubstitution(b []byte) (re *regexp.Regexp, substitute string, err error) {
+	var matcher []byte
+	var text, rewrite string
+	c := walk(b)
+	for c.next() {
+		switch c.num {
+		case 1:
+			c.message("pattern", &matcher)
+		case 2:
+			rewrite = c.text("substitution")
+		}
+	}
+	pattern := walk(matcher)
+	for pattern.next() {
+		if pattern.num == 2 {
+			text = pattern.text("regex")
+		}
+	}
+	c.fail(inField("pattern", pattern.err))
+	if c.err != nil {
+		return nil, "", c.err
+	}
+	if re, err = regexp.Compile(text); err != nil {
+		return nil, "", inField("pattern.regex", err)
+	}
+	substitute, err = goSubstitution(rewrite, re.NumSubexp())
+	return re, substitute, inField("substitution", err)
+}
+
+// goSubstitution turns RE2's \1 into Go's ${1}.
+func goSubstitution(s string, groups int) (string, error) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '$':
+			b.WriteString("$$")
+		case s[i] != '\\':
+			b.WriteByte(s[i])
+		case i+1 < len(s) && s[i+1] == '\\':
+			b.WriteByte('\\')
+			i++
+		case i+1 < len(s) && s[i+1] >= '0' && s[i+1] <= '9':
+			if i++; int(s[i]-'0') > groups {
+				return "", fmt.Errorf("the pattern has no group %c", s[i])
+			}
+			fmt.Fprintf(&b, "${%c}", s[i])
+		default:
+			return "", errors.New(`\ is followed by neither a digit nor \`)
+		}
+	}
+	return b.String(), nil
 }

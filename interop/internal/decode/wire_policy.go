@@ -1,1 +1,0 @@
-../../../wire_policy.go
