@@ -10,8 +10,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const noRewrite = "no, and reported: the path is the method"
-
 // routeRows: what becomes of a call on its route.
 var routeRows = []row{
 	{name: "weights", about: "weights of destinations", field: "http.route.weight",
@@ -34,12 +32,12 @@ var routeRows = []row{
 		check: seeing(spec{}, func(got seen) error {
 			return equal("the authority", got.Authority, "other.example.com")
 		})},
-	{name: "rewrite-uri", about: "rewrite of the path's prefix", field: "http.rewrite.uri", full: noRewrite, lean: noRewrite,
+	{name: "rewrite-uri", about: "rewrite of the path's prefix", field: "http.rewrite.uri",
 		yaml: virtual("- match: [{uri: {prefix: /conformance.Echo/}}]\n  rewrite: {uri: /other.Service/}\n  route: [{destination: {host: HOST}}]"),
 		check: seeing(spec{}, func(got seen) error {
 			return equal("the path", got.Path, "/other.Service/Call")
 		})},
-	{name: "rewrite-uri-regex", about: "rewrite of the path by a regular expression", field: "http.rewrite.uriRegexRewrite", full: noRewrite, lean: noRewrite,
+	{name: "rewrite-uri-regex", about: "rewrite of the path by a regular expression", field: "http.rewrite.uriRegexRewrite",
 		yaml: virtual("- rewrite: {uriRegexRewrite: {match: \"^/conformance.Echo/(.*)\", rewrite: '/other.Service/Other\\1'}}\n  route: [{destination: {host: HOST}}]"),
 		check: seeing(spec{}, func(got seen) error {
 			return equal("the path", got.Path, "/other.Service/OtherCall")

@@ -192,13 +192,13 @@ func testIgnoredPolicy(t *testing.T) {
     redirect: {uri: /elsewhere}
   - name: rest
     route: [`+to("v1", 50)+", "+to("v2", 50)+`]
-    rewrite: {uri: /elsewhere}
+    headers: {request: {set: {x-from: "%DOWNSTREAM_REMOTE_ADDRESS%"}}}
 `))
 	var log record
 	m := joinConsumer(t, l, policyNamespace, log.logTo, localQoS)
 	client := refer(t, m, "routed")
 	fields := []string{
-		"routes[rest].route.prefix_rewrite",
+		"request_headers_to_add",
 	}
 	must(t, lab.WaitFor(within(t, 30*time.Second), "the report", func(context.Context) error {
 		code, snapshot := askQoS(t, m, "/snapshot")
