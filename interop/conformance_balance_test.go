@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -132,6 +133,18 @@ spec:
   ports: [{name: grpc-tri, port: 50052}]
 `,
 		check: shares(40, spec{}, bounds{"near": {40, 40}})},
+	{name: "session-cookie", about: "sessions by a cookie that the mesh makes", field: "Service: label istio.io/persistent-session", bare: true,
+		remark: "istiod with PILOT_ENABLE_PERSISTENT_SESSION_FILTER=true", lean: "istiod itself crashes",
+		istiod: []string{"PILOT_ENABLE_PERSISTENT_SESSION_FILTER=true"},
+		yaml: `---
+apiVersion: v1
+kind: Service
+metadata: {name: HOST, namespace: NAMESPACE, labels: {istio.io/persistent-session: session}}
+spec:
+  selector: {app: governed}
+  ports: [{name: grpc-tri, port: 50052}]
+`,
+		check: inSession},
 	{name: "endpoint-weights", about: "weights of a ServiceEntry's endpoints", field: "ServiceEntry: endpoints.weight", bare: true,
 		host: "endpoint-weights.example.com",
 		yaml: entry("endpoint-weights.example.com", "STATIC", "{address: IP_v1, weight: 3}", "{address: IP_v2, weight: 1}") + `---
@@ -191,6 +204,34 @@ func hashed(withKey func(i int) spec) func(*scene) error {
 		}
 		return nil
 	}
+}
+
+// inSession takes the cookie of an answer along, which leads to the same host.
+func inSession(s *scene) error {
+	hosts := map[string]bool{}
+	for range 6 {
+		first, err := s.call(spec{})
+		if err != nil {
+			return err
+		}
+		cookies := first.header["set-cookie"]
+		if len(cookies) != 1 {
+			return unseenf("%d cookies", len(cookies))
+		}
+		cookie, _, _ := strings.Cut(cookies[0], ";")
+		hosts[first.Host] = true
+		counts, err := s.many(8, withHeader("cookie", cookie))
+		if err != nil {
+			return err
+		}
+		if counts[first.Host] != 8 {
+			return unseenf("a session at %s went to %v", first.Host, counts)
+		}
+	}
+	if len(hosts) < 2 {
+		return unseenf("all sessions are at %v", hosts)
+	}
+	return nil
 }
 
 func oneHost(n int) func(*scene) error {

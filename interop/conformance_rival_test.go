@@ -20,13 +20,13 @@ type rival struct {
 	resolver resolver.Builder
 }
 
-func newRival(t testing.TB, l *lab.Lab, labels map[string]string) *rival {
+func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string) *rival {
 	t.Helper()
 	node, err := protojson.Marshal(labelled(leanNode(consumerIP, "rival", governed), labels))
 	must(t, err)
 	bootstrap, err := json.Marshal(map[string]any{
 		"xds_servers": []any{map[string]any{
-			"server_uri":      l.Istiod.Plain(),
+			"server_uri":      istiod.Plain(),
 			"channel_creds":   []any{map[string]any{"type": "insecure"}},
 			"server_features": []any{"xds_v3"},
 		}},

@@ -27,6 +27,7 @@ type row struct {
 	yaml  string // in which HOST stands for the Service's name
 
 	labels map[string]string // of the consumer's pod
+	istiod []string          // what an istiod of the row's own has in its environment; full view only
 	host   string            // what is referred to in place of the Service, as host
 	port   int
 	bare   bool // the row brings its own Service, or needs none

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -39,6 +40,10 @@ type cell struct {
 
 func (got *cell) observe(w *world, r *row, c column) {
 	defer func(began time.Time) { got.took = time.Since(began) }(time.Now())
+	if r.istiod != nil && c != fullColumn {
+		got.err = errors.New("not asked")
+		return
+	}
 	if r.breaks {
 		w.breaking.Lock()
 		defer w.breaking.Unlock()
@@ -97,6 +102,8 @@ func (got *cell) text(r *row, c column) string {
 		return "not yet"
 	case got.err == nil:
 		return "yes"
+	case r.istiod != nil && c != fullColumn:
+		return r.lean
 	case c != rivalColumn && reason != "":
 		return reason
 	case c != rivalColumn:

@@ -131,17 +131,20 @@ func newWorld(t testing.TB, rows []*row) *world {
 	w.nameBackends()
 	w.apply(rows)
 	w.settle()
-	w.rivals[nil] = newRival(t, w.lab, nil)
+	w.rivals[nil] = newRival(t, w.lab.Istiod, nil)
 	for _, v := range views {
 		w.members[memberKey{nil, v}] = &member{joinConsumer(t, w.lab, governed, v.set)}
 	}
 	for _, r := range rows {
-		if r.labels == nil {
+		if special(r) == nil {
 			continue
 		}
-		w.rivals[r] = newRival(t, w.lab, r.labels)
+		istiod := w.istiodOf(r)
+		w.rivals[r] = newRival(t, istiod, r.labels)
 		for _, v := range views {
-			labelled := func(c *proxyless.Config) { c.Node.Pod, c.Node.Labels = r.name, r.labels }
+			labelled := func(c *proxyless.Config) {
+				c.ControlPlanes, c.Node.Pod, c.Node.Labels = []string{istiod.Secure()}, r.name, r.labels
+			}
 			w.members[memberKey{r, v}] = &member{joinConsumer(t, w.lab, governed, v.set, labelled)}
 		}
 	}
@@ -239,10 +242,21 @@ func (w *world) scene(r *row, c column) (*scene, error) {
 
 // special returns the row where it has members of its own, else nil.
 func special(r *row) *row {
-	if r.labels == nil {
+	if r.labels == nil && r.istiod == nil {
 		return nil
 	}
 	return r
+}
+
+// istiodOf is the one that a row's members ask.
+func (w *world) istiodOf(r *row) *lab.Istiod {
+	if r.istiod == nil {
+		return w.lab.Istiod
+	}
+	i, err := w.lab.AddIstiod(within(w.t, 30*time.Second), r.istiod...)
+	must(w.t, err)
+	w.t.Cleanup(i.Kill)
+	return i
 }
 
 // settle waits until istiod knows what was applied last, of each kind.

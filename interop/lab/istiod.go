@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type Istiod struct {
 	// constant after construction
 	lab   *Lab
 	index int
+	env   []string // beside that of all replicas
 
 	mu      sync.Mutex
 	process *process // nil while it is down; guarded by mu
@@ -57,7 +59,7 @@ func (i *Istiod) Start(ctx context.Context) error {
 		"POD_NAME=" + name, "POD_NAMESPACE=istio-system", "SERVICE_ACCOUNT=istiod",
 		"REVISION=default", "CLUSTER_ID=" + i.lab.options.ClusterID,
 		"ISTIOD_CUSTOM_HOST=localhost",
-	}, i.lab.options.IstiodEnv...)
+	}, slices.Concat(i.lab.options.IstiodEnv, i.env)...)
 	p, err := startProcess(i.lab.logs, name, env, filepath.Join(i.lab.binaries, "istiod"), "discovery",
 		"--kubeconfig", i.lab.kubeconfig, "--meshConfig", i.lab.meshConfig, "--domain", "cluster.local",
 		"--grpcAddr", open(15010), "--secureGRPCAddr", open(15012),

@@ -155,9 +155,11 @@ func (l *Lab) startKubelet(ctx context.Context) (err error) {
 // Program returns the path of a program of [Options.Programs].
 func (l *Lab) Program(name string) string { return filepath.Join(l.options.Dir, "bin", name) }
 
-// AddIstiod starts one more replica of istiod on ports of its own.
-func (l *Lab) AddIstiod(ctx context.Context) (*Istiod, error) {
+// AddIstiod starts one more replica of istiod on ports of its own, with more in
+// its environment ("KEY=value") where given.
+func (l *Lab) AddIstiod(ctx context.Context, env ...string) (*Istiod, error) {
 	i := l.replica()
+	i.env = env
 	return i, i.Start(ctx)
 }
 
