@@ -134,7 +134,7 @@ func (st *clusterState) words() []string {
 	defer st.mu.Unlock()
 	for _, h := range st.order {
 		if h.out.Load() {
-			w = append(w, fmt.Sprintf("%s ejected since %s for %s", h.addr, h.since.Format(time.TimeOnly), causeNames[h.cause]))
+			w = append(w, fmt.Sprintf("%s ejected since %s for %s", h.addr, h.left.Format(time.TimeOnly), causeNames[h.cause]))
 		}
 	}
 	return w

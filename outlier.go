@@ -135,7 +135,7 @@ func (t *tally) clear(c cause) {
 // and all but out is read so, too.
 type ejection struct {
 	out    atomic.Bool
-	since  time.Time // of the latest ejection
+	left   time.Time // when it was last ejected
 	back   time.Time // when it last came back; zero if never
 	jitter time.Duration
 	times  int   // the next ejection lasts so many base times; good intervals let it shrink
@@ -217,7 +217,7 @@ func (st *clusterState) eject(r *outlierRules, h *host, c cause, now time.Time) 
 		return
 	}
 	h.out.Store(true)
-	h.since, h.cause = now, c
+	h.left, h.cause = now, c
 	h.jitter = 0
 	if most := r.jitter.Milliseconds(); most > 0 {
 		h.jitter = time.Duration(st.random(uint32(min(most, math.MaxUint32-1))+1)) * time.Millisecond

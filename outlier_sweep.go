@@ -13,7 +13,7 @@ func (st *clusterState) sweep(r *outlierRules, now time.Time) {
 	st.missed(r, now)
 	all, local := make([]record, 0, len(st.order)), []record(nil)
 	for _, h := range st.order {
-		if h.out.Load() && now.Sub(h.since) >= min(r.baseTime*time.Duration(h.times), r.maxTime)+h.jitter {
+		if h.out.Load() && now.Sub(h.left) >= min(r.baseTime*time.Duration(h.times), r.maxTime)+h.jitter {
 			st.readmit(h, now)
 		}
 		if r.rates {

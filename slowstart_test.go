@@ -72,3 +72,17 @@ func TestANewEndpointWarmsUp(t *testing.T) {
 		})
 	}
 }
+
+// TestAnEjectionDoesNotMakeAnEndpointNew: an endpoint is new once, and when it
+// comes back from an ejection it gets at once what the others get.
+func TestAnEjectionDoesNotMakeAnEndpointNew(t *testing.T) {
+	s := outlierSet(t, 3, outlierDefaults(nil))
+	s.balance.slow = slowStart{window: 100 * time.Second}
+	s.eject(1)
+	if !s.hosts[1].out.Load() {
+		t.Fatal("it is not ejected")
+	}
+	if f := s.warmth(&s.tiers[0], time.Now()); f != nil {
+		t.Errorf("it warms up: %v", f)
+	}
+}
