@@ -268,7 +268,7 @@ func TestLoadIsShed(t *testing.T) {
 	if n := s.state.stats().Requests; n != 0 {
 		t.Errorf("%d are left", n)
 	}
-	s = v.reassign(func(_ *cluster, a *assignment) { a.drops = []dropShare{{"throttle", 1_000_000}} })
+	v.reassign(func(_ *cluster, a *assignment) { a.drops = []dropShare{{"throttle", 1_000_000}} })
 	err := v.call(t.Context(), grpc.WaitForReady(true))
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), `"throttle"`) || v.mesh.Stats().Dropped != 1 {
 		t.Errorf("%v; %+v", err, v.mesh.Stats())

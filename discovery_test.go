@@ -79,7 +79,6 @@ type script struct {
 	sent      [kindCount]map[string]bool
 
 	pending adsResponse
-	event   string
 }
 
 // newScript reads the lines at the start that say what the script is for.

@@ -36,7 +36,13 @@ func echoAll(name string, s grpc.ServerStream) error {
 	}
 }
 
-func hear(s grpc.Stream) (string, error) {
+// hears and tells are what both ends of a stream can do.
+type (
+	hears interface{ RecvMsg(any) error }
+	tells interface{ SendMsg(any) error }
+)
+
+func hear(s hears) (string, error) {
 	in := new(wrapperspb.StringValue)
 	err := s.RecvMsg(in)
 	return in.Value, err
@@ -58,7 +64,7 @@ func (f *handFed) chat(t testing.TB, ctx context.Context, opts ...grpc.CallOptio
 	return s
 }
 
-func tell(t testing.TB, s grpc.Stream, texts ...string) {
+func tell(t testing.TB, s tells, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		if err := s.SendMsg(wrapperspb.String(text)); err != nil {

@@ -36,11 +36,11 @@ type clusterParts struct {
 	common    []byte   // common_lb_config
 	upstream  []byte   // upstream_connection_options
 
-	policy                                       uint64
-	balancing                                    []byte
-	roundRobin, leastRequest, ringHash, maglev   []byte
-	protocol, httpOptions, http2Options, perConn []byte // HttpProtocolOptions, and what was there before it
-	refresh                                      []byte
+	policy                                     uint64
+	balancing                                  []byte
+	roundRobin, leastRequest, ringHash, maglev []byte
+	httpOptions, http2Options, perConn         []byte // HttpProtocolOptions, and what was there before it
+	refresh                                    []byte
 }
 
 // cluster reads an envoy.config.cluster.v3.Cluster.
