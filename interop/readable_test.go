@@ -13,7 +13,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
@@ -62,12 +62,15 @@ func unpacked(t testing.TB, raw []byte, blank proto.Message) string {
 	return indented.String()
 }
 
-// nameUnknown replaces what is packed in a message and of a type that this
+// nameUnknown puts what has no order in order, and replaces what is packed in a message and of a type that this
 // program does not have, as Istio's own filters are, by its name and bytes.
 func nameUnknown(m protoreflect.Message) {
 	if packed, ok := m.Interface().(*anypb.Any); ok {
 		nameUnknownIn(packed)
 		return
+	}
+	if match, ok := m.Interface().(*routev3.RouteMatch); ok { // istiod's order is a map's
+		slices.SortFunc(match.QueryParameters, func(a, b *routev3.QueryParameterMatcher) int { return strings.Compare(a.Name, b.Name) })
 	}
 	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
