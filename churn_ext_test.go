@@ -202,3 +202,36 @@ func TestAStreamThatWasNotTakenUpSaysSo(t *testing.T) {
 		t.Errorf("got %v", own)
 	}
 }
+
+// What a server that has ended might accept is asked for no longer.
+func TestAServerThatEndedLetsItsListenerGo(t *testing.T) {
+	useLeanView(t)
+	cp := meshtest.New(t)
+	mesh := join(t, testConfig(cp, "provider"))
+	serve := func() (name string, stop func()) {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- mesh.NewServer().ServeListener(ctx, lis) }() // ended by stop
+		return "xds.istio.io/grpc/lds/inbound/" + lis.Addr().String(), func() { cancel(); <-served }
+	}
+	listeners := func(want ...string) {
+		t.Helper()
+		slices.Sort(want)
+		if _, err := cp.WaitRequest(bounded(t, 10*time.Second), func(r meshtest.Request) bool {
+			return r.TypeURL == meshtest.ListenerType && slices.Equal(slices.Sorted(slices.Values(r.Names)), want)
+		}); err != nil {
+			t.Fatalf("%v were never asked for: %v", want, err)
+		}
+	}
+	first, stopFirst := serve()
+	listeners(first)
+	second, stopSecond := serve()
+	defer stopSecond()
+	listeners(first, second)
+	stopFirst()
+	listeners(second)
+}

@@ -24,16 +24,35 @@ func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
 		in.known.Store(true)
 		return
 	}
-	ip := addr.Addr().Unmap()
-	if own, err := netip.ParseAddr(m.config.Node.IP); err == nil && ip.IsUnspecified() {
-		ip = own
-	}
-	name := inboundPrefix + netip.AddrPortFrom(ip, addr.Port()).String()
+	name := m.inboundName(addr)
 	m.mu.Lock()
 	in.asked = time.Now()
 	m.inbound[name] = in
 	m.mu.Unlock()
 	m.ads.do(func(d *discovery, now time.Time) { d.refer(now, name) })
+}
+
+// inboundName is the listener of what a server accepts.
+func (m *Mesh) inboundName(addr netip.AddrPort) string {
+	ip := addr.Addr().Unmap()
+	if own, err := netip.ParseAddr(m.config.Node.IP); err == nil && ip.IsUnspecified() {
+		ip = own
+	}
+	return inboundPrefix + netip.AddrPortFrom(ip, addr.Port()).String()
+}
+
+// releaseInbound takes back what askInbound asked.
+func (m *Mesh) releaseInbound(in *inbound, addr netip.AddrPort) {
+	if !addr.IsValid() {
+		return
+	}
+	name := m.inboundName(addr)
+	m.mu.Lock()
+	if m.inbound[name] == in {
+		delete(m.inbound, name)
+	}
+	m.mu.Unlock()
+	m.ads.do(func(d *discovery, now time.Time) { d.release(now, name) })
 }
 
 // inboundAnswered says that a provider need not wait for policy any longer. In

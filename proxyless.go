@@ -248,6 +248,7 @@ func (m *Mesh) NewServer(opts ...grpc.ServerOption) *Server {
 	in := &inbound{refuse: refuse}
 	return newServer(&m.config, m.log, m.life, serverHooks{
 		listening: func(addr netip.AddrPort) { m.askInbound(in, addr) },
+		left:      func(addr netip.AddrPort) { m.releaseInbound(in, addr) },
 		answered:  func() bool { return m.inboundAnswered(in) },
 		refuse:    refuse,
 		done:      m.closed,

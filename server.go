@@ -68,6 +68,7 @@ type Server struct {
 // serverHooks is what a Server learns from the mesh, and tells it.
 type serverHooks struct {
 	listening func(addr netip.AddrPort) // called once bound, before serving; not valid where the listener is not TCP
+	left      func(addr netip.AddrPort) // called once after listening, when nothing is served any more
 	answered  func() bool               // inbound configuration arrived, or its timer ended; nil means true
 	refuse    *atomic.Pointer[Error]    // content: policy that cannot be evaluated; every call is refused with it
 	done      <-chan struct{}           // closed with the mesh
@@ -217,6 +218,9 @@ func (s *Server) ServeListener(ctx context.Context, lis net.Listener) error {
 	run := s.newRun()
 	if s.hooks.listening != nil {
 		s.hooks.listening(addrPortOf(lis.Addr()))
+	}
+	if s.hooks.left != nil {
+		defer s.hooks.left(addrPortOf(lis.Addr()))
 	}
 	s.enter(serverServing)
 	s.log.Info("provider is serving", "address", lis.Addr().String(), "exports", s.exportKeys())
