@@ -91,14 +91,9 @@ const contentSubtype = "proto"
 func (t *connTable) callCodec(opts []grpc.CallOption) encoding.CodecV2 {
 	forced, subtype := t.codec(), contentSubtype
 	for _, o := range opts {
-		switch o := o.(type) {
-		case grpc.ForceCodecV2CallOption:
-			forced = o.CodecV2
-		case grpc.ForceCodecCallOption:
-			forced = bytesCodec{o.Codec, o.Codec.Name()}
-		case grpc.CustomCodecCallOption:
-			forced = bytesCodec{o.Codec, o.Codec.String()}
-		case grpc.ContentSubtypeCallOption:
+		if c, ok := forcedCodec(o); ok {
+			forced = c
+		} else if o, ok := o.(grpc.ContentSubtypeCallOption); ok {
 			subtype = o.ContentSubtype
 		}
 	}
@@ -109,6 +104,19 @@ func (t *connTable) callCodec(opts []grpc.CallOption) encoding.CodecV2 {
 		return bytesCodec{c, c.Name()}
 	}
 	return encoding.GetCodecV2(subtype)
+}
+
+// forcedCodec is the codec that an option demands, if it is of those that do.
+func forcedCodec(o grpc.CallOption) (c encoding.CodecV2, ok bool) {
+	switch o := o.(type) {
+	case grpc.ForceCodecV2CallOption:
+		return o.CodecV2, true
+	case grpc.ForceCodecCallOption:
+		return bytesCodec{o.Codec, o.Codec.Name()}, true
+	case grpc.CustomCodecCallOption:
+		return bytesCodec{o.Codec, o.Codec.String()}, true
+	}
+	return nil, false
 }
 
 // bytesCodec is a codec of the old form, which knows byte slices only.
@@ -144,13 +152,8 @@ func dialledCodec(options []grpc.DialOption) func() encoding.CodecV2 {
 	return sync.OnceValue(func() (forced encoding.CodecV2) {
 		look := func(_ context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			for _, o := range opts {
-				switch o := o.(type) {
-				case grpc.ForceCodecV2CallOption:
-					forced = o.CodecV2
-				case grpc.ForceCodecCallOption:
-					forced = bytesCodec{o.Codec, o.Codec.Name()}
-				case grpc.CustomCodecCallOption:
-					forced = bytesCodec{o.Codec, o.Codec.String()}
+				if c, ok := forcedCodec(o); ok {
+					forced = c
 				}
 			}
 			return nil
