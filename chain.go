@@ -45,18 +45,23 @@ func (d *discovery) want(k kind, name string) *entry {
 		return e
 	}
 	e.member = false
+	d.obtain(e)
+	return e
+}
+
+// obtain asks for an entry, or makes it of what is there.
+func (d *discovery) obtain(e *entry) {
 	switch {
-	case k == kindEndpoints && madeHere(name):
+	case e.kind == kindEndpoints && madeHere(e.name):
 		d.makeEndpoints(e)
-	case d.view != nil && k != kindEndpoints:
+	case d.view != nil && e.kind != kindEndpoints:
 		d.view.fill(d, e)
 	default:
-		d.ask(k, name)
+		d.ask(e.kind, e.name)
 	}
-	if held := d.types[k].held; held != nil {
+	if held := d.types[e.kind].held; held != nil {
 		d.forget(held)
 	}
-	return e
 }
 
 // ask adds a name to those that are asked for.
@@ -107,12 +112,19 @@ func (d *discovery) set(e *entry, s resourceState) {
 func (d *discovery) follow(e *entry) {
 	var next []*entry
 	for _, r := range leadsTo(e.value) {
-		child := d.want(r.kind, r.name)
-		if e.kind == kindCluster && r.kind == kindCluster && child.leadsTo(e) {
-			d.forget(child)
+		if e.kind == kindCluster && r.kind == kindCluster {
+			child := d.entries[r.kind][r.name]
+			if child == nil {
+				child = d.add(r.kind, r.name)
+				d.link(e, append(slices.Clone(e.children), child)) // before it is followed: it may lead back
+				d.obtain(child)
+			} else if child.leadsTo(e, map[*entry]struct{}{}) {
+				continue
+			}
+			next = append(next, child)
 			continue
 		}
-		next = append(next, child)
+		next = append(next, d.want(r.kind, r.name))
 	}
 	if e.source != nil {
 		next = append(next, e.source)
@@ -121,12 +133,17 @@ func (d *discovery) follow(e *entry) {
 	d.link(e, next)
 }
 
-// leadsTo says that an entry is another one, or leads there.
-func (e *entry) leadsTo(other *entry) bool {
+// leadsTo says that an entry is another one, or leads there. It looks at each
+// entry once: there may be many ways to one.
+func (e *entry) leadsTo(other *entry, been map[*entry]struct{}) bool {
 	if e == other {
 		return true
 	}
-	return slices.ContainsFunc(e.children, func(c *entry) bool { return c.leadsTo(other) })
+	if _, again := been[e]; again {
+		return false
+	}
+	been[e] = struct{}{}
+	return slices.ContainsFunc(e.children, func(c *entry) bool { return c.leadsTo(other, been) })
 }
 
 // settle tells the listener asked for without a port, of which e is one port,

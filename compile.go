@@ -2,7 +2,6 @@ package proxyless
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -303,10 +302,14 @@ func (c *compilation) mirrors(p *routePolicy) []plannedMirror {
 func (c *compilation) optional(name string) plannedCluster {
 	p, links := c.plan, c.links
 	problem, waiting, gap := p.problem, p.waiting, p.gap
+	p.problem = nil
 	next := plannedCluster{name: name}
 	c.spare = true
-	next.set, next.problem = c.cluster(name)
+	c.choices(&next)
 	c.spare = false
+	if p.problem != nil { // a gap in its own chain: nobody else waits for it
+		next.set, next.leaves, next.problem, next.waiting = nil, nil, p.problem, p.waiting
+	}
 	c.links, p.problem, p.waiting, p.gap = links, problem, waiting, gap
 	return next
 }
@@ -323,88 +326,6 @@ func (c *compilation) known() map[string]plannedCluster {
 		}
 	}
 	return c.named
-}
-
-// maxAggregate is how deep aggregate clusters may be nested (gRFC A37).
-const maxAggregate = 16
-
-// choices finds the endpoint set of a cluster, or of an aggregate one those of
-// the clusters in it.
-func (c *compilation) choices(next *plannedCluster) {
-	names, deep := c.snap.leavesOf(next.name, nil, maxAggregate)
-	switch {
-	case deep:
-		c.fail(StageCluster, next.name, fmt.Sprintf("aggregate clusters are nested more than %d deep", maxAggregate), "nest them less")
-		next.problem = c.local()
-		return
-	case len(names) == 1 && names[0] == next.name:
-		next.set, next.problem = c.cluster(next.name)
-		return
-	case len(names) == 0:
-		c.fail(StageCluster, next.name, "the aggregate cluster leads to no cluster but aggregate ones", "name a cluster with endpoints in it")
-		next.problem = c.local()
-		return
-	}
-	whole := *next
-	for _, name := range names {
-		leaf := whole
-		leaf.name = name
-		if leaf.set, leaf.problem = c.cluster(name); c.plan.problem != nil {
-			return
-		}
-		if leaf.set != nil && next.set == nil {
-			next.set = leaf.set
-		}
-		next.leaves = append(next.leaves, leaf)
-	}
-	if next.set == nil {
-		next.problem = next.leaves[0].problem
-	}
-}
-
-// leavesOf lists the clusters that a cluster stands for, each once, in order:
-// itself, or those in an aggregate one. One that leads back to itself adds
-// nothing.
-func (s *snapshot) leavesOf(name string, found []string, depth int) (leaves []string, deep bool) {
-	v := s.aggregate(name)
-	switch {
-	case v == nil && slices.Contains(found, name):
-		return found, false
-	case v == nil:
-		return append(found, name), false
-	case depth == 0:
-		return found, !s.circular(v, nil)
-	}
-	for _, child := range v.children {
-		if found, deep = s.leavesOf(child, found, depth-1); deep {
-			return found, true
-		}
-	}
-	return found, false
-}
-
-// aggregate is an aggregate cluster; nil where the name is of no such.
-func (s *snapshot) aggregate(name string) *cluster {
-	if state := s.get(kindCluster, name); state != nil {
-		if v, ok := state.value.(*cluster); ok && v.source == discoverAggregate && v.failure == "" {
-			return v
-		}
-	}
-	return nil
-}
-
-// circular says that an aggregate cluster leads back to itself.
-func (s *snapshot) circular(v *cluster, path []*cluster) bool {
-	if slices.Contains(path, v) {
-		return true
-	}
-	path = append(path, v)
-	for _, child := range v.children {
-		if a := s.aggregate(child); a != nil && s.circular(a, path) {
-			return true
-		}
-	}
-	return false
 }
 
 // cluster finds a cluster's endpoint set, or why there is none.
@@ -441,15 +362,17 @@ func (c *compilation) use(s *endpointSet) {
 
 // lacks says that a cluster or its endpoints are not known, or only refused.
 func (s *snapshot) lacks(name, authority string) bool {
-	gap := func(state *resourceState) bool {
-		return state == nil || state.status == statusRequested || state.status == statusRejected
-	}
-	state := s.get(kindCluster, name)
-	if gap(state) {
+	if s.gapAt(kindCluster, name) {
 		return true
 	}
-	v, ok := state.value.(*cluster)
-	return ok && v.failure == "" && gap(s.get(kindEndpoints, s.endpointsOf(v, authority)))
+	v, ok := s.get(kindCluster, name).value.(*cluster)
+	return ok && v.failure == "" && s.gapAt(kindEndpoints, s.endpointsOf(v, authority))
+}
+
+// gapAt says that a resource is not known, or only refused.
+func (s *snapshot) gapAt(k kind, name string) bool {
+	state := s.get(k, name)
+	return state == nil || state.status == statusRequested || state.status == statusRejected
 }
 
 // endpointsOf is the name of the assignment that a cluster uses for calls to an

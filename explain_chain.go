@@ -229,6 +229,7 @@ func (x *explaining) cluster(c *plannedCluster, share float64) ExplainedCluster 
 		}
 		return row
 	}
+	c = c.leaf()
 	x.ignored(x.snap.get(kindEndpoints, c.set.from.cluster))
 	x.endpoints(c.set, &row)
 	if c.policy != nil {

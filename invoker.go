@@ -456,6 +456,9 @@ func (inv *Invoker) missing(p *plan) *Error {
 	if p.problem != nil {
 		return inv.describe(p, obstacle{err: p.problem})
 	}
+	if err := p.barren(); err != nil {
+		return err
+	}
 	for _, s := range p.needed() {
 		if _, ready := s.census(); ready == 0 {
 			return s.unready(p)

@@ -103,9 +103,9 @@ func (p *plan) byHeader(ctx context.Context, method string, r *plannedRoute) (wa
 	h := callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method}
 	name, has := h.get(r.header)
 	if c, known := r.named[name]; known && c.set != nil {
-		return way{plan: p, route: r, cluster: &c}, obstacle{}
+		return way{plan: p, route: r, cluster: c.leaf()}, obstacle{}
 	} else if known {
-		return way{}, obstacle{err: c.problem}
+		return way{}, obstacle{err: c.problem, hopeful: c.waiting}
 	}
 	e := &Error{Stage: StageCluster, Resource: name, Reason: fmt.Sprintf("the route takes the cluster's name from the call's header %s, and the process knows no such cluster", r.header),
 		Advice: "name one of the clusters that the references of this process lead to", Chain: fmt.Sprintf("listener %s ok > route %s ok", p.name, p.host)}
@@ -116,9 +116,13 @@ func (p *plan) byHeader(ctx context.Context, method string, r *plannedRoute) (wa
 	return way{}, obstacle{err: e}
 }
 
-// pick goes on from the cluster to a connection. The caller finishes the
-// attempt when it is over.
+// pick goes on from the cluster to a connection. In an aggregate cluster it
+// begins with the one that calls go to now, which may be another than it was
+// when the way was found. The caller finishes the attempt when it is over.
 func (w *way) pick(c choice) (attempt, obstacle) {
+	if w.cluster.leaves != nil {
+		w.cluster = w.cluster.leaf()
+	}
 	s := w.cluster.set
 	if s.limits != nil && !s.limits.admit() {
 		return attempt{}, obstacle{set: s, refused: refusedRequests}
@@ -138,6 +142,8 @@ func (w *way) pick(c choice) (attempt, obstacle) {
 	blocked := obstacle{set: s, hopeful: s.hope(c)}
 	if !blocked.hopeful && c.extra != nil && c.extra.strict {
 		blocked.err = s.unpinned(c.extra.sticky)
+	} else if !blocked.hopeful && w.cluster.leaves != nil {
+		blocked.hopeful = w.cluster.leaf() != w.cluster // it failed just now
 	}
 	return attempt{}, blocked
 }
@@ -296,6 +302,11 @@ func (s *endpointSet) unready(p *plan) *Error {
 			each = append(each, fmt.Sprintf("%s: %s", s.endpoints[i].addr, c.problem()))
 		}
 	}
+	if len(each) == 0 {
+		e.Reason = fmt.Sprintf("none of %d endpoints is ready: none was dialled yet", s.listed)
+		e.Advice = "call again, or let the call wait with a deadline"
+		return e
+	}
 	e.Reason = fmt.Sprintf("none of %d endpoints is ready: %s", s.listed, strings.Join(each, "; "))
 	e.Advice = "check that the provider listens on the Service's targetPort and that nothing blocks the way"
 	return e
@@ -320,6 +331,28 @@ func (p *plan) cluster(name string) *plannedCluster {
 		}
 	}
 	return nil
+}
+
+// barren is why no route leads to endpoints; nil where one does, or where the
+// calls themselves name the cluster.
+func (p *plan) barren() (why *Error) {
+	for i := range p.routes.routes {
+		r := &p.routes.routes[i]
+		if r.header != "" {
+			return nil
+		}
+		if r.failure != "" && why == nil {
+			why = p.unusable(r)
+		}
+		for j := range r.clusters {
+			if c := &r.clusters[j]; c.set != nil {
+				return nil
+			} else if why == nil || why.Stage == StageRoute {
+				why = c.problem
+			}
+		}
+	}
+	return why
 }
 
 // needed are the sets without which calls fail.

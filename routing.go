@@ -31,24 +31,8 @@ type plannedCluster struct {
 	policy  *routePolicy     // in place of the route's; nil is the route's
 	mirrors []plannedMirror  // of policy
 	problem *Error           // set when there is no endpoint set
-	leaves  []plannedCluster // of an aggregate cluster: the clusters in it, in order; set is the first one's
-}
-
-// leaf is the cluster itself, or of an aggregate cluster the first one in it
-// that calls may be sent to, or may be soon; the first where there is none
-// (gRFC A37).
-func (c *plannedCluster) leaf() *plannedCluster {
-	for i := range c.leaves {
-		if s := c.leaves[i].set; s != nil && s.expectant() {
-			return &c.leaves[i]
-		}
-	}
-	for i := range c.leaves {
-		if c.leaves[i].set != nil {
-			return &c.leaves[i]
-		}
-	}
-	return c
+	waiting bool             // the problem ends by itself
+	leaves  []plannedCluster // of an aggregate cluster, and of each one in it: those in it, in order; set is the first one's
 }
 
 // plannedMirror is a mirror with its cluster found.
