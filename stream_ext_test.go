@@ -16,10 +16,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -275,4 +277,90 @@ func TestReconnectsAreSpreadAndSlowDown(t *testing.T) {
 			t.Errorf("%d attempts in 5 minutes: %v", n, refused)
 		}
 	})
+}
+
+// endsDelta is a control plane whose first delta streams are ended with err; it
+// counts them.
+func endsDelta(t *testing.T, err error, most int64, streams *atomic.Int64) *meshtest.ControlPlane {
+	return meshtest.New(t, meshtest.InMemory(), meshtest.WithServerOptions(grpc.StreamInterceptor(
+		func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if strings.HasSuffix(info.FullMethod, "/DeltaAggregatedResources") && streams.Add(1) <= most {
+				return err
+			}
+			return next(srv, ss)
+		})))
+}
+
+// TestAReplicaThatEndsDeltaStreamsIsAskedForStateOfTheWorld says also that this
+// is remembered: the method is not tried again.
+func TestAReplicaThatEndsDeltaStreamsIsAskedForStateOfTheWorld(t *testing.T) {
+	for name, err := range map[string]error{
+		"Unimplemented": status.Error(codes.Unimplemented, "no"), "Unknown": status.Error(codes.Unknown, "no"),
+		"Internal": status.Error(codes.Internal, "no"), "just ended": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var tried atomic.Int64
+				cp := endsDelta(t, err, 1<<40, &tried)
+				cp.SetService(echoService())
+				mesh := join(t, testConfig(cp, "consumer"))
+				refer(t, mesh)
+				for range 3 {
+					time.Sleep(time.Minute)
+					synctest.Wait()
+					cp.Disconnect()
+				}
+				if n := tried.Load(); n != 1 {
+					t.Errorf("delta was tried %d times", n)
+				}
+				if s := mesh.Stats(); s.Responses == 0 {
+					t.Errorf("%+v", s)
+				}
+				mesh.Close()
+			})
+		})
+	}
+}
+
+func TestAReplicaThatIsMerelyDownIsAskedForDeltaAgain(t *testing.T) {
+	for name, down := range map[string]func(*meshtest.ControlPlane){
+		"its port is closed": func(cp *meshtest.ControlPlane) {
+			cp.StopListening()
+			time.Sleep(time.Minute)
+			if err := cp.Restart(); err != nil {
+				panic(err)
+			}
+		},
+		"it is silent":            func(cp *meshtest.ControlPlane) { cp.Freeze(); time.Sleep(2 * time.Minute); cp.Thaw() },
+		"it ends the stream":      func(cp *meshtest.ControlPlane) { cp.Disconnect() },
+		"it refuses for a minute": func(*meshtest.ControlPlane) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var tried atomic.Int64
+				most := int64(0)
+				if name == "it refuses for a minute" {
+					most = 5
+				}
+				cp := endsDelta(t, status.Error(codes.Unavailable, "starting"), most, &tried)
+				cp.SetService(echoService())
+				mesh := join(t, testConfig(cp, "consumer"))
+				refer(t, mesh)
+				synctest.Wait()
+				down(cp)
+				time.Sleep(3 * time.Minute)
+				synctest.Wait()
+				requests := cp.Requests()
+				for _, r := range requests {
+					if !r.Delta {
+						t.Fatalf("asked for state of the world: %+v", r)
+					}
+				}
+				if len(requests) == 0 || mesh.Stats().Responses == 0 || tried.Load() < 2 {
+					t.Errorf("%d requests, %d delta streams", len(requests), tried.Load())
+				}
+				mesh.Close()
+			})
+		})
+	}
 }
