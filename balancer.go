@@ -19,6 +19,13 @@ import (
 // pick is on the hot path of every call: one add and two loads when endpoints
 // are ready. Nothing may be added to it that locks, allocates or logs.
 type endpointSet struct {
+	// Read by every pick, and therefore side by side. The atomics are written
+	// when the health of a tier changes, slots under table.mu.
+	even  atomic.Pointer[tier]   // the first tier while it takes all calls and nothing but turns counts: the usual case
+	two   atomic.Pointer[tier]   // the first tier while it takes all calls and nothing but the calls in flight of two endpoints counts
+	slots []atomic.Pointer[cell] // parallel to endpoints
+	hosts []*host                // parallel to endpoints; nil where state is. Constant after construction
+
 	// Constant after construction.
 	cluster   *cluster
 	source    *assignment // what the mesh sent
@@ -29,20 +36,14 @@ type endpointSet struct {
 	balance   balancing // how endpoints are chosen
 	table     *connTable
 	state     *clusterState // nil where the cluster has no policy that remembers
-	hosts     []*host       // parallel to endpoints; nil where state is
 	limits    *breaker      // nil where the cluster has no limits
 	drops     []dropShare   // nil where no load is shed
 	timed     bool          // choosing looks at how long answers take
 	judged    bool          // the cluster has outlier detection
 	split     bool          // and it splits off failures of local origin
 
-	// Atomics, read by every pick and written when the health of a tier changes.
-	even  atomic.Pointer[tier]  // the first tier while it takes all calls and nothing but turns counts: the usual case
-	two   atomic.Pointer[tier]  // the first tier while it takes all calls and nothing but the calls in flight of two endpoints counts
-	loads atomic.Pointer[loads] // nil while the first tier takes all calls
-
-	slots []atomic.Pointer[cell] // parallel to endpoints; written under table.mu
-
+	// Atomics.
+	loads  atomic.Pointer[loads]                     // nil while the first tier takes all calls
 	byAddr atomic.Pointer[map[netip.AddrPort]uint32] // indexes of endpoints; made by the first call of a session
 
 	// Guarded by table.mu.
@@ -105,6 +106,29 @@ type choiceExtra struct {
 // is dialled in the background, at most one for each pick. It returns nil when
 // none is usable.
 func (s *endpointSet) pick(c choice) (uint64, *cell) {
+	if c.extra == nil {
+		if at, found := s.turn(); found != nil {
+			return at, found
+		}
+	}
+	return s.pickOtherwise(c)
+}
+
+// turn returns the endpoint whose turn it is where nothing but turns counts,
+// and it is ready. It is small so that it is compiled into pick.
+func (s *endpointSet) turn() (at uint64, found *cell) {
+	if t := s.even.Load(); t != nil {
+		at = uint64(uint32(t.next.Add(1)) % uint32(t.count)) // a 32-bit division is the cheaper one
+		if c := s.slots[at].Load(); c != nil && c.ready.Load() != nil {
+			found = c
+		}
+	}
+	return at, found
+}
+
+// pickOtherwise picks where more than turns counts, or where the one whose turn
+// it was is not ready: that one is dialled if it never was.
+func (s *endpointSet) pickOtherwise(c choice) (uint64, *cell) {
 	if c.extra != nil {
 		return s.pickAvoiding(c)
 	}
@@ -112,14 +136,7 @@ func (s *endpointSet) pick(c choice) (uint64, *cell) {
 		return s.pickOfTwo(t, c)
 	}
 	t := s.even.Load()
-	if t == nil {
-		return s.search(c, false)
-	}
-	at := uint64(uint32(t.next.Add(1)) % uint32(t.count)) // a 32-bit division is the cheaper one
-	if c := s.usable(at); c != nil {
-		return at, c
-	}
-	return s.search(c, s.wake(at))
+	return s.search(c, t != nil && s.wake(uint64(uint32(t.next.Load())%uint32(t.count))))
 }
 
 // pickOfTwo takes the one of two endpoints that has fewer calls in flight. They

@@ -236,8 +236,8 @@ func (s *endpointSet) weigh() {
 		t := &s.tiers[0]
 		if p, ok := t.picker.(*leastRequest); ok && p.ofTwo() {
 			two = t
-		} else if s.balance.policy == lbRoundRobin && t.simple() {
-			even = t
+		} else if s.balance.policy == lbRoundRobin && t.simple() && s.healthy(t) == t.count {
+			even = t // of which none is ejected
 		}
 	}
 	s.two.Store(two)

@@ -128,6 +128,7 @@ func TestCallsSpillOverWithEjectionsAndComeBack(t *testing.T) {
 		{func() { s.eject(2, 3, 4) }, 2800, 3200},
 		{func() { s.readmit(0) }, 1420, 1780},
 		{func() { s.readmit(1, 2) }, 0, 0},
+		{func() { s.readmit(3, 4) }, 0, 0},
 	} {
 		step.do()
 		if n := second(); n < step.low || n > step.top {
