@@ -72,7 +72,7 @@ Contestants (what is not named is at its default; plain text over 127.0.0.1; one
   proxyless      Config{PlainText, QoS disabled, no interceptors}; Refer with a version; its Server in the echo rows, bare grpc-go's in the others
   grpc-go xDS    xds:///echo:50052 with a bootstrap of one xds_server, insecure credentials; bare grpc-go's server
   dubbo-go       Triple client with the server's URL, Triple server, protobuf, default filters and cluster (failover), logs discarded
-  control plane  meshtest over TCP, node metadata GENERATOR=grpc
+  control plane  meshtest over TCP; proxyless asks for the full view by delta, grpc-go for the lean view by state of the world
 Every estimate is the median over rounds in which the contestants took turns, with its 95 % confidence interval by order statistics.
 
 `

@@ -104,6 +104,15 @@ func (w *world) provide(name string, endpoints ...meshtest.Endpoint) {
 		Ports: []meshtest.Port{{Name: "grpc-tri", Number: port}}, Endpoints: endpoints})
 }
 
+// provideBare provides a service of whose calls the mesh says nothing, not even
+// what Istio says of all: retries, and the less busy of two endpoints.
+func (w *world) provideBare(name string, endpoints ...meshtest.Endpoint) {
+	s := meshtest.Service{Name: name, Namespace: namespace, Ports: []meshtest.Port{{Name: "grpc-tri", Number: port}}, Endpoints: endpoints, RoutesOnly: true,
+		Traffic: &meshtest.TrafficPolicy{LoadBalancer: &meshtest.LoadBalancer{Policy: meshtest.RoundRobin}}}
+	s.Routes = []meshtest.Route{{Name: "only", Prefix: "/", Clusters: []meshtest.WeightedCluster{{Name: clusterOf(&s)}}}}
+	w.control.SetService(s)
+}
+
 func (w *world) join(timeout time.Duration) (*proxyless.Mesh, error) {
 	mesh, err := proxyless.Join(context.Background(), proxyless.Config{
 		Application:   application,
