@@ -21,17 +21,19 @@ type coverageField struct {
 	hosts      bool   // the virtual hosts, which may not all count
 }
 
-// coverageRoles are the messages of coverageTable by name.
-var coverageRoles = sync.OnceValue(func() map[string]map[protowire.Number]coverageField {
-	roles, _ := parseCoverage()
-	return roles
-})
+// coverageMessages are the messages of coverageTable by name, and the names of
+// those that may be inside an Any, by type.
+var coverageMessages = sync.OnceValues(parseCoverage)
 
-// coverageTypes are the names of those that may be inside an Any, by type.
-var coverageTypes = sync.OnceValue(func() map[string]string {
-	_, types := parseCoverage()
+func coverageRoles() map[string]map[protowire.Number]coverageField {
+	roles, _ := coverageMessages()
+	return roles
+}
+
+func coverageTypes() map[string]string {
+	_, types := coverageMessages()
 	return types
-})
+}
 
 // parseCoverage reads coverageTable. A line that starts with a letter begins a
 // message: its name here, and its type. The others are its fields: number, name
