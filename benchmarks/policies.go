@@ -75,10 +75,8 @@ func governance(r *report, share time.Duration) error {
 	var calls []caller
 	var a []allocation
 	for i, p := range append([]governed{none}, policies...) {
-		s := meshtest.Service{Name: fmt.Sprint("governed-", i), Namespace: namespace, Address: fmt.Sprint("10.96.1.", i+1),
-			Ports: []meshtest.Port{{Name: "grpc-tri", Number: port}}, Endpoints: []meshtest.Endpoint{endpoint(addr)}, RoutesOnly: true,
-			Traffic: &meshtest.TrafficPolicy{LoadBalancer: &meshtest.LoadBalancer{Policy: meshtest.RoundRobin}}}
-		route := meshtest.Route{Name: "only", Prefix: "/", Clusters: []meshtest.WeightedCluster{{Name: clusterOf(&s)}}}
+		s, route := bareService(fmt.Sprint("governed-", i), endpoint(addr))
+		s.Address = fmt.Sprint("10.96.1.", i+1) // not headless, which would leave least request out
 		p.service(&s, &route)
 		s.Routes = []meshtest.Route{route}
 		w.control.SetService(s)

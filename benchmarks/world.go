@@ -107,10 +107,16 @@ func (w *world) provide(name string, endpoints ...meshtest.Endpoint) {
 // provideBare provides a service of whose calls the mesh says nothing, not even
 // what Istio says of all: retries, and the less busy of two endpoints.
 func (w *world) provideBare(name string, endpoints ...meshtest.Endpoint) {
+	s, route := bareService(name, endpoints...)
+	s.Routes = []meshtest.Route{route}
+	w.control.SetService(s)
+}
+
+// bareService is such a service, and its one route.
+func bareService(name string, endpoints ...meshtest.Endpoint) (meshtest.Service, meshtest.Route) {
 	s := meshtest.Service{Name: name, Namespace: namespace, Ports: []meshtest.Port{{Name: "grpc-tri", Number: port}}, Endpoints: endpoints, RoutesOnly: true,
 		Traffic: &meshtest.TrafficPolicy{LoadBalancer: &meshtest.LoadBalancer{Policy: meshtest.RoundRobin}}}
-	s.Routes = []meshtest.Route{{Name: "only", Prefix: "/", Clusters: []meshtest.WeightedCluster{{Name: clusterOf(&s)}}}}
-	w.control.SetService(s)
+	return s, meshtest.Route{Name: "only", Prefix: "/", Clusters: []meshtest.WeightedCluster{{Name: clusterOf(&s)}}}
 }
 
 func (w *world) join(timeout time.Duration) (*proxyless.Mesh, error) {
