@@ -276,12 +276,13 @@ func toyListener(words, next []string) *listener {
 		case verb == "to":
 			l.outbound = append(l.outbound, outboundChain{clusters: []weightedCluster{{name: word, weight: 1}}, total: 1})
 		case verb == "inbound":
-			chain := filterChain{name: word, tls: strings.HasPrefix(word, "tls"), match: chainMatch{transport: "raw_buffer"}}
-			if chain.tls {
+			chain := filterChain{name: word, match: chainMatch{transport: "raw_buffer"}}
+			if strings.HasPrefix(word, "tls") {
+				chain.tls = &tlsContext{}
 				chain.match.transport = "tls"
 			}
 			if strings.Contains(word, "filtered") {
-				chain.filters = []string{"rbac"}
+				chain.failure = "rbac"
 			}
 			l.inbound = append(l.inbound, chain)
 		case i == 0:

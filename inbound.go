@@ -3,7 +3,6 @@ package proxyless
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -100,14 +99,14 @@ func (m *Mesh) govern(in *inbound, state *resourceState) {
 func (l *listener) refusal() *Error {
 	e := &Error{Stage: StageProvider, Resource: l.name, Code: codes.PermissionDenied}
 	for _, chain := range l.inbound {
-		if len(chain.filters) > 0 {
-			e.Reason = fmt.Sprintf("filter chain %s has the filters %s, which are not evaluated", chain.name, strings.Join(chain.filters, ", "))
+		if chain.failure != "" {
+			e.Reason = fmt.Sprintf("filter chain %s: %s", chain.name, chain.failure)
 			e.Advice = "remove the AuthorizationPolicy of this workload"
 			return e
 		}
 	}
 	for _, chain := range l.inbound {
-		if !chain.tls {
+		if chain.tls == nil {
 			return nil
 		}
 	}

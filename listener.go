@@ -46,9 +46,10 @@ type outboundChain struct {
 type filterChain struct {
 	name    string
 	match   chainMatch
-	tls     bool     // it has a transport socket: the peer must speak TLS
-	tcp     string   // the cluster of its tcp_proxy, where it has no HttpConnectionManager
-	filters []string // type names of its network and HTTP filters that may refuse a connection or call
+	tls     *tlsContext     // nil is plain text
+	tcp     string          // the cluster of its tcp_proxy, where it has no HttpConnectionManager
+	filters []inboundFilter // network filters, then HTTP filters, in their order
+	failure string          // what of it cannot be evaluated: every call that it takes is refused; empty for nothing
 }
 
 // chainMatch is what is kept of an envoy.config.listener.v3.FilterChainMatch.

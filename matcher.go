@@ -346,3 +346,17 @@ func withoutPort(authority string) string {
 	}
 	return authority[:at]
 }
+
+// stringMatch is what is kept of an envoy.type.matcher.v3.StringMatcher that
+// stands alone.
+type stringMatch struct {
+	kind     headerKind // headerExact to headerRegex, or headerNever
+	text     string
+	regex    *regexp.Regexp
+	foldCase bool
+}
+
+func (m *stringMatch) matches(value string) bool {
+	h := headerMatch{kind: m.kind, text: m.text, regex: m.regex, foldCase: m.foldCase}
+	return h.matchValue(value)
+}

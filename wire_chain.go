@@ -236,7 +236,9 @@ func (d *decoding) inboundChain(p *chainParts, l *listener) error {
 	if err != nil {
 		return inField("transport_socket", err)
 	}
-	chain.tls = !plain
+	if !plain {
+		chain.tls = &tlsContext{failure: "TLS contexts are not read yet"}
+	}
 	if p.managers != 1 && (p.managers > 1 || p.tcp != 1) {
 		return inField("filters", fmt.Errorf("%d HttpConnectionManagers instead of one", p.managers))
 	}
@@ -255,7 +257,7 @@ func (d *decoding) inboundChain(p *chainParts, l *listener) error {
 				chain.tcp = clusters[0].name
 			}
 		case !f.harmless():
-			chain.filters = append(chain.filters, f.typeOrName())
+			chain.fail(f)
 		}
 	}
 	l.inbound = append(l.inbound, chain)
@@ -272,10 +274,17 @@ func (d *decoding) inboundHTTP(x extension, chain *filterChain) error {
 		case f.config.name == typeFault:
 			d.ignoreFault(f)
 		case !f.harmless():
-			chain.filters = append(chain.filters, f.typeOrName())
+			chain.fail(f)
 		}
 	}
 	return nil
+}
+
+// fail makes a chain refuse everything for a filter that cannot be evaluated.
+func (c *filterChain) fail(f *listenerFilter) {
+	if c.failure == "" {
+		c.failure = "filter " + f.typeOrName() + " is not evaluated"
+	}
 }
 
 // ignoreFault notes a fault filter on the way in that does something.

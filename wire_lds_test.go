@@ -98,14 +98,14 @@ func TestListener(t *testing.T) {
 		},
 		"a provider with STRICT mTLS and an AuthorizationPolicy": {
 			rawInbound(rawChain("inbound-mtls", rawManager(rbac, rawFilter("fault", typeFault, nil), rawRouter), "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext")),
-			listener{name: inboundName, inbound: []filterChain{{name: "inbound-mtls", tls: true, filters: []string{noFilters}}}}, nil,
+			listener{name: inboundName, inbound: []filterChain{{name: "inbound-mtls", tls: &tlsContext{failure: "TLS contexts are not read yet"}, failure: "filter " + noFilters + " is not evaluated"}}}, nil,
 		},
 		"a provider with what is not known": {
 			rawInbound(rawChain("x", rawManager(rawFilter("jwt", "a.Jwt", nil), rawProto{}.text(1, "discovered").msg(5, rawProto{}), rawRouter), typeRawBuffer).
 				msg(1, rawProto{}.wrap(8, 80)).msg(3, rawProto{}.text(1, "rbac").packed(4, "a.NetworkRBAC", nil), rawProto{}.text(1, "late").msg(5, rawProto{}))).
 				msg(25, rawChain("rest", rawManager(rawRouter), "")),
 			listener{name: inboundName, inbound: []filterChain{
-				{name: "x", match: chainMatch{port: 80}, filters: []string{"a.Jwt", "discovered", "a.NetworkRBAC", "late"}},
+				{name: "x", match: chainMatch{port: 80}, failure: "filter a.Jwt is not evaluated"},
 				{name: "rest", match: chainMatch{fallback: true}}}}, nil,
 		},
 	} {

@@ -334,3 +334,15 @@ func decodeRange(b []byte) (start, end int64, err error) {
 	}
 	return start, end, c.err
 }
+
+// textMatch reads an envoy.type.matcher.v3.StringMatcher that stands alone.
+// One of a form that is not known never matches, and is named.
+func (d *decoding) textMatch(b []byte) (m stringMatch, never string, err error) {
+	var h headerMatch
+	never, err = d.stringMatch(b, &h)
+	m = stringMatch{kind: h.kind, text: h.text, regex: h.regex, foldCase: h.foldCase}
+	if never != "" {
+		m.kind = headerNever
+	}
+	return m, never, err
+}

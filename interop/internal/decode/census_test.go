@@ -84,9 +84,9 @@ func (c census) listener(v *listener) {
 	}
 	c.note("inbound", len(v.inbound) > 0)
 	for _, chain := range v.inbound {
-		c.note("tls", chain.tls)
-		c.note("plain", !chain.tls)
-		c.note("filters", len(chain.filters) > 0)
+		c.note("tls", chain.tls != nil)
+		c.note("plain", chain.tls == nil)
+		c.note("filters", chain.failure != "")
 		c.note("inbound TCP", chain.tcp != "")
 	}
 }

@@ -295,7 +295,10 @@ func referenceManager(a *anypb.Any) (*hcmv3.HttpConnectionManager, error) {
 
 func referenceInbound(m *listenerv3.FilterChain, l *listener, fallback bool) (err error) {
 	plain, _ := referenceSocket(m.TransportSocket)
-	chain := filterChain{name: m.Name, tls: !plain}
+	chain := filterChain{name: m.Name}
+	if !plain {
+		chain.tls = &tlsContext{failure: "TLS contexts are not read yet"}
+	}
 	managers, proxies, err := sorted(m)
 	if err != nil {
 		return err
@@ -317,7 +320,7 @@ func referenceInbound(m *listenerv3.FilterChain, l *listener, fallback bool) (er
 			for _, f := range manager.HttpFilters {
 				name, _ := extensionType(f.GetTypedConfig())
 				if name != nameOf(&faultv3.HTTPFault{}) && !referenceHarmless(f.GetTypedConfig()) {
-					chain.filters = append(chain.filters, either(name, f.Name))
+					chain.fail(&listenerFilter{name: either(name, f.Name)})
 				}
 			}
 		case name == nameOf(&tcpproxyv3.TcpProxy{}) && readable:
@@ -329,7 +332,7 @@ func referenceInbound(m *listenerv3.FilterChain, l *listener, fallback bool) (er
 				chain.tcp = clusters[0].name
 			}
 		case !referenceHarmless(f.GetTypedConfig()):
-			chain.filters = append(chain.filters, either(name, f.Name))
+			chain.fail(&listenerFilter{name: either(name, f.Name)})
 		}
 	}
 	l.inbound = append(l.inbound, chain)

@@ -1,0 +1,60 @@
+package proxyless
+
+import (
+	"net/netip"
+
+	"google.golang.org/grpc/codes"
+)
+
+// peerFacts is what is known of the caller at the other end of a connection,
+// from the handshake on. It is immutable.
+type peerFacts struct {
+	remote, local netip.AddrPort
+	encrypted     bool
+	verified      bool     // it showed a certificate, which was verified
+	serverName    string   // SNI
+	names         []string // of its certificate, as Envoy matches principals: the URIs, else the DNS names, else the subject
+}
+
+// callFacts is what the mesh's rules are held against, for one call.
+type callFacts struct {
+	peer    *peerFacts
+	headers callHeaders // incoming
+	claims  *tokenClaimSet
+	audits  []ruling // of AUDIT and shadow rules, where any matched
+}
+
+// ruling is what a chain's filters say about a call.
+type ruling struct {
+	code   codes.Code // OK, PermissionDenied or Unauthenticated
+	policy string     // the one that decided: <namespace>-<name>-<rule>; empty where none matched
+	action string     // ALLOW, DENY, AUDIT or JWT, and "shadow" before it where it is only tried
+	reason string     // for the audit record; never for the caller
+}
+
+// inboundFilter is one HTTP or network filter that has a say about calls on
+// their way in: exactly one of these is set.
+type inboundFilter struct {
+	jwt    *jwtFilter
+	access *accessFilter
+}
+
+// authorize asks the chain's filters in their order. The first that refuses
+// decides. What could not be understood refuses everything.
+func (c *filterChain) authorize(call *callFacts) ruling {
+	if c.failure != "" {
+		return ruling{code: codes.PermissionDenied, reason: c.failure}
+	}
+	for i := range c.filters {
+		var r ruling
+		if f := &c.filters[i]; f.jwt != nil {
+			r = f.jwt.check(call)
+		} else {
+			r = f.access.check(call)
+		}
+		if r.code != codes.OK {
+			return r
+		}
+	}
+	return ruling{}
+}

@@ -1,0 +1,1 @@
+../../../trustroots.go
