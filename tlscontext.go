@@ -5,17 +5,17 @@ package proxyless
 // it. It names secrets and holds none, so that a certificate is renewed without
 // touching a connection. It is immutable.
 type tlsContext struct {
-	text     string       // equal for contexts that are equal in all that follows, and only for those
-	failure  string       // the field that cannot be obeyed, and why: every handshake fails with it; empty for none
-	identity secretRef    // the certificate that is shown; none of some clients
-	roots    secretRef    // what the peer's certificate is verified with; none where it is not verified
-	names    []sanMatch   // of which the peer's certificate has to have one; empty for any
-	hashes   [][32]byte   // verify_certificate_hash: SHA-256 of the peer's certificate, one of which has to be it
-	keys     [][32]byte   // verify_certificate_spki: likewise of its public key
-	alpn     []string     // alpn_protocols
-	versions [2]uint16    // least and greatest, as crypto/tls counts them; 0 is the default
-	ciphers  []uint16     // of TLS 1.2; empty is Go's choice
-	curves   []uint16     // tls.CurveID; empty is Go's choice
+	text     string     // equal for contexts that are equal in all that follows, and only for those
+	failure  string     // the field that cannot be obeyed, and why: every handshake fails with it; empty for none
+	identity secretRef  // the certificate that is shown; none of some clients
+	roots    secretRef  // what the peer's certificate is verified with; none where it is not verified
+	names    []sanMatch // of which the peer's certificate has to have one; empty for any
+	hashes   [][32]byte // verify_certificate_hash: SHA-256 of the peer's certificate, one of which has to be it
+	keys     [][32]byte // verify_certificate_spki: likewise of its public key
+	alpn     []string   // alpn_protocols
+	versions [2]uint16  // least and greatest, as crypto/tls counts them; 0 is the default
+	ciphers  []uint16   // of TLS 1.2; empty is Go's choice
+	curves   []uint16   // tls.CurveID; empty is Go's choice
 
 	// Of an UpstreamTlsContext.
 	sni     string // what is asked for; empty for none
