@@ -1,9 +1,11 @@
 package proxyless
 
 import (
+	"maps"
 	"net/netip"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 )
 
 // peerFacts is what is known of the caller at the other end of a connection,
@@ -20,8 +22,22 @@ type peerFacts struct {
 type callFacts struct {
 	peer    *peerFacts
 	headers callHeaders // incoming
+	edited  bool        // filters changed headers.md: it is what the handler is to see, and it is the call's own
 	claims  *tokenClaimSet
 	audits  []ruling // of AUDIT and shadow rules, where any matched
+}
+
+// editHeaders is the call's metadata to be changed by a filter, for the filters
+// after it and for the handler. Values must be replaced, never changed in place.
+func (c *callFacts) editHeaders() metadata.MD {
+	if !c.edited {
+		if c.headers.md = maps.Clone(c.headers.md); c.headers.md == nil {
+			c.headers.md = metadata.MD{}
+		}
+		c.edited = true
+	}
+	c.headers.lastName, c.headers.lastValues = "", nil
+	return c.headers.md
 }
 
 // ruling is what a chain's filters say about a call.
