@@ -17,6 +17,8 @@ type options struct {
 	tls      *tls.Config
 	auth     func(metadata.MD) error
 	server   []grpc.ServerOption
+
+	authority *Authority // nil for none
 }
 
 // WithAddress makes the control plane listen on a TCP address other than

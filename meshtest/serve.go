@@ -98,6 +98,9 @@ func (c *ControlPlane) newServer() *grpc.Server {
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: serviceName, HandlerType: (*any)(nil), Streams: streams,
 	}, nil)
+	if c.opts.authority != nil {
+		server.RegisterService(c.opts.authority.service(), nil)
+	}
 	return server
 }
 
