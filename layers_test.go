@@ -23,10 +23,10 @@ var floors = []struct {
 }{
 	{"ground", "errors clock backoff telemetry upkeep errands wire"},
 	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
-	{"model", "resource matcher trustroots tlscontext access rbac jwt listener route routepolicy cluster clusterpolicy orca endpoints"},
+	{"model", "resource matcher trustroots certname tlscontext access rbac jwt listener route routepolicy cluster clusterpolicy orca endpoints"},
 	{"decode", "decoding wire_address wire_ads wire_delta wire_hcm wire_lds wire_chain wire_rds wire_action wire_retry wire_mirror wire_hash wire_headers wire_fault wire_match wire_cds wire_balance wire_ring wire_conn wire_eds wire_endpoint coverage coverage_table coverage_fields"},
 	{"state", "discovery chain sotw delta view view_route lookups snapshot coverage_report"},
-	{"transport", "identity secrets dns session stream payload conn orca_client leaf link connage peerlimit"},
+	{"transport", "identity secrets handshake dns session stream payload conn orca_client leaf link connage peerlimit"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker tolerance routing planner aggregate compile plan"},
 	{"call", "headers retry hedge fault replay mirror dubbocluster govern invoker"},
 	{"serve", "health server dispatch qos qos_access qos_commands explain explain_chain explain_match explain_policy explain_endpoints orca_server"},

@@ -66,3 +66,21 @@ type sanMatch struct {
 	oid  string
 	text stringMatch
 }
+
+// String is the match in words.
+func (m *sanMatch) String() string {
+	kind := ""
+	switch m.kind {
+	case sanAny, sanURI:
+	case sanOther:
+		kind = "OTHER_NAME " + m.oid + " "
+	default:
+		kind = sanWords[m.kind] + " "
+	}
+	word := [...]string{headerPrefix: "prefix ", headerSuffix: "suffix ", headerContains: "containing ", headerRegex: "matching ", headerNever: "nothing "}
+	how := ""
+	if k := int(m.text.kind); k < len(word) {
+		how = word[k]
+	}
+	return kind + how + m.text.text
+}

@@ -1,0 +1,113 @@
+package proxyless
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// verifyPeer verifies the certificate that a peer showed, the leaf first, as a
+// TLS context asks for: its chain, its names, its hashes. Of a context that
+// asks for nothing it accepts anybody.
+func (s *secretStore) verifyPeer(ctx context.Context, t *tlsContext, chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
+	if t.failure != "" {
+		return errors.New(t.failure)
+	}
+	if t.roots.kind == secretNone && len(t.names)+len(t.hashes)+len(t.keys) == 0 {
+		return nil
+	}
+	if len(chain) == 0 {
+		return errors.New("the peer shows no certificate")
+	}
+	if t.roots.kind != secretNone {
+		roots, err := s.roots(ctx, &t.roots)
+		if err != nil {
+			return err
+		}
+		if roots == nil {
+			return errors.New("there are no roots to verify the peer's certificate with")
+		}
+		if err := roots.verify(chain, usage, now); err != nil {
+			return fmt.Errorf("the peer's certificate, for %s, is not trusted: %w", presented(chain[0]), err)
+		}
+	}
+	if err := t.verifyNames(chain[0]); err != nil {
+		return err
+	}
+	return t.verifyHashes(chain[0])
+}
+
+// verifyNames asks for one of the names, where there are any.
+func (t *tlsContext) verifyNames(leaf *x509.Certificate) error {
+	if len(t.names) == 0 {
+		return nil
+	}
+	all := certNames(leaf)
+	for i := range t.names {
+		for j := range all {
+			if t.names[i].matches(&all[j]) {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("the peer's certificate is for somebody else: expected %s, presented %s", t.expected(), presented(leaf))
+}
+
+// verifyHashes asks for one of the hashes, where there are any.
+func (t *tlsContext) verifyHashes(leaf *x509.Certificate) error {
+	if len(t.hashes)+len(t.keys) == 0 {
+		return nil
+	}
+	certificate, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	if slices.Contains(t.hashes, certificate) || slices.Contains(t.keys, key) {
+		return nil
+	}
+	return fmt.Errorf("the peer's certificate is none of the pinned ones (verify_certificate_hash, verify_certificate_spki): presented %s with SHA-256 %x", presented(leaf), certificate)
+}
+
+// verifyHost asks for a name among those of the certificate.
+func verifyHost(leaf *x509.Certificate, host string) error {
+	all := certNames(leaf)
+	for i := range all {
+		if all[i].kind == sanDNS && dnsNameMatches(host, all[i].text) || all[i].kind != sanDNS && all[i].text == host {
+			return nil
+		}
+	}
+	return fmt.Errorf("the peer's certificate is for somebody else: expected %s, presented %s", host, presented(leaf))
+}
+
+// mostNamed is how many names an error has.
+const mostNamed = 8
+
+// presented is whom a certificate is for.
+func presented(leaf *x509.Certificate) string {
+	var names []string
+	for _, n := range certNames(leaf) {
+		names = append(names, n.String())
+	}
+	if len(names) == 0 {
+		return fmt.Sprintf("no subject alternative name (subject %q)", leaf.Subject.String())
+	}
+	return aFewOf(names)
+}
+
+// expected is whom a context asks for.
+func (t *tlsContext) expected() string {
+	var names []string
+	for i := range t.names {
+		names = append(names, t.names[i].String())
+	}
+	return aFewOf(names)
+}
+
+func aFewOf(names []string) string {
+	if more := len(names) - mostNamed; more > 0 {
+		names = append(names[:mostNamed:mostNamed], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
