@@ -155,13 +155,44 @@ type provider struct {
 	greetpb.UnimplementedGreetingServiceServer
 }
 
+// as makes a member of the service account, which is made where there is none.
+func as(t testing.TB, l *lab.Lab, account string) setting {
+	return func(c *proxyless.Config) {
+		t.Helper()
+		serviceAccount(t, l, c.Node.Namespace, account)
+		token, err := l.Token(within(t, 10*time.Second), c.Node.Namespace, account, time.Hour, lab.IstioAudience)
+		must(t, err)
+		replaceFile(t, c.TokenFile, token)
+		c.Node.ServiceAccount = account
+	}
+}
+
+// serviceAccount makes a service account, which stays.
+func serviceAccount(t testing.TB, l *lab.Lab, namespace, name string) {
+	t.Helper()
+	must(t, l.Namespace(within(t, 10*time.Second), namespace))
+	apply(t, l, fmt.Sprintf("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: %s, namespace: %s}\n", name, namespace))
+}
+
 // startProvider starts a provider with the labels and makes its pod ready once
 // it listens.
 func startProvider(t testing.TB, l *lab.Lab, namespace, name string, labels map[string]string, settings ...setting) *provider {
 	t.Helper()
-	p := &provider{Workload: addWorkload(t, l, namespace, name, labels)}
-	cfg := memberConfig(t, l, namespace, name, p.IP.String())
-	cfg.Host, cfg.Port, cfg.ShutdownDelay, cfg.Node.Labels = p.IP.String(), servicePort, -1, labels
+	return startPod(t, l, lab.WorkloadSpec{Namespace: namespace, Name: name, Labels: labels}, settings...)
+}
+
+// startPod is startProvider for a pod that is special, as one of a service
+// account of its own.
+func startPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec, settings ...setting) *provider {
+	t.Helper()
+	if spec.Account != "" {
+		settings = append([]setting{as(t, l, spec.Account)}, settings...)
+		serviceAccount(t, l, spec.Namespace, spec.Account)
+	}
+	spec.NotReady = true
+	p := &provider{Workload: addPod(t, l, spec)}
+	cfg := memberConfig(t, l, spec.Namespace, spec.Name, p.IP.String())
+	cfg.Host, cfg.Port, cfg.ShutdownDelay, cfg.Node.Labels = p.IP.String(), servicePort, -1, spec.Labels
 	for _, change := range settings {
 		change(&cfg)
 	}

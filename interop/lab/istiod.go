@@ -3,10 +3,13 @@ package lab
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -42,6 +45,30 @@ func (i *Istiod) Plain() string {
 // DebugURL is the base of istiod's /ready and /debug pages.
 func (i *Istiod) DebugURL() string {
 	return "http://127.0.0.1:" + strconv.Itoa(i.port(18080))
+}
+
+// Metric is the present value of one of the replica's own metrics, by its name
+// with labels as they are written there; 0 where it has none such.
+func (i *Istiod) Metric(ctx context.Context, name string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+strconv.Itoa(i.port(15014))+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(body)) {
+		if rest, found := strings.CutPrefix(line, name+" "); found {
+			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
+		}
+	}
+	return 0, nil
 }
 
 // Start brings the replica up on its ports and waits until it is ready. A

@@ -108,6 +108,11 @@ func (s *Suite) outside() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := ensureEnvoy(binaries); err != nil {
+		reason := "there is no Envoy: " + err.Error()
+		fmt.Fprintln(os.Stderr, "lab:", reason)
+		os.Setenv(noEnvoyVariable, reason)
+	}
 	dir, err := newRunDir()
 	if err != nil {
 		return 0, err
