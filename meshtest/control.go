@@ -75,6 +75,7 @@ func (c *ControlPlane) RemoveResource(typeURL, name string) {
 // ports without one of their own; without it those are Permissive.
 func (c *ControlPlane) SetInbound(addr string, in Inbound) {
 	in.Filters = append([]HTTPFilter(nil), in.Filters...)
+	in.Policies = append([]AuthorizationPolicy(nil), in.Policies...)
 	c.update(func(w *world) { w.setInbound(addr, &in) })
 }
 

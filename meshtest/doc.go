@@ -20,7 +20,7 @@
 // Services are the upper level: their ports and endpoints, the Routes of a
 // VirtualService, the TrafficPolicy and the Subsets of a DestinationRule, session
 // affinity, and, with Host, what a ServiceEntry says. SetInbound is the policy of
-// a server, SetEgress what becomes of calls to what is no Service. From them the
+// a server, the AuthorizationPolicies that hold for it included, SetEgress what becomes of calls to what is no Service. From them the
 // control plane makes listeners, route configurations, clusters and assignments.
 //
 // The lower level is SetResource, which serves any bytes under any type and name,
@@ -72,7 +72,8 @@
 //     a Service with an endpoint at one of its addresses (of the node id and
 //     INSTANCE_IPS), and those of SetInbound.
 //   - A cluster is LEAST_REQUEST unless a policy says otherwise, and uses mutual
-//     TLS for the endpoints whose TLSMode is istio. That of a headless Service is
+//     TLS for the endpoints whose TLSMode is istio, which the lean view does only
+//     under ISTIO_MUTUAL. That of a headless Service is
 //     ORIGINAL_DST; its assignment is answered all the same.
 //   - A route configuration has a virtual host for every Service of the port,
 //     under the names that the client's namespace may use, and allow_any or

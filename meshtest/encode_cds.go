@@ -150,7 +150,7 @@ func (c Cluster) appendOptions(b []byte, pool ConnectionPool) []byte {
 	}
 	if c.Sidecar != nil && (c.Sidecar.Mode == TLSSimple || c.Sidecar.Mode == TLSMutual) {
 		auto := appendBool(nil, 1, c.Sidecar.SNI == "")
-		if auto = appendBool(auto, 2, c.Sidecar.SANs == nil); auto != nil {
+		if auto = appendBool(auto, 2, c.Sidecar.SANs == nil && !c.Sidecar.Insecure); auto != nil {
 			options = appendMessage(options, 2, auto)
 		}
 	}

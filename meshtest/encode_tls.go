@@ -1,5 +1,7 @@
 package meshtest
 
+import "strings"
+
 const (
 	rawSocketName = "envoy.transport_sockets.raw_buffer"
 	rawSocketType = typePrefix + "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
@@ -27,8 +29,15 @@ func agentSource(wait bool) []byte {
 }
 
 func secret(name string, wait bool) []byte {
-	return appendMessage(appendString(nil, 1, name), 2, agentSource(wait))
+	source := agentSource(wait)
+	if strings.HasPrefix(name, credentialPrefix) {
+		source = appendVarint(appendMessage(nil, 3, nil), 6, v3)
+	}
+	return appendMessage(appendString(nil, 1, name), 2, source)
 }
+
+// credentialPrefix begins the names of the secrets that istiod itself serves.
+const credentialPrefix = "kubernetes://"
 
 // sidecarTLS is what the CommonTlsContexts that istiod sends to sidecars differ
 // in.
@@ -38,6 +47,8 @@ type sidecarTLS struct {
 	identity string   // name of the secret; empty for none
 	root     string   // likewise
 	files    bool     // the secrets are files
+	crl      string   // path of a list of revoked certificates; empty for none
+	blind    bool     // nothing is verified
 	sans     [][]byte // StringMatchers
 }
 
@@ -55,7 +66,13 @@ func (c sidecarTLS) marshal() []byte {
 	if c.identity != "" {
 		b = appendMessage(b, 6, secret(c.identity, c.files))
 	}
+	if c.blind {
+		return appendMessage(b, 3, nil)
+	}
 	var sans []byte
+	if c.crl != "" {
+		sans = appendMessage(sans, 7, appendString(nil, 1, c.crl))
+	}
 	for _, san := range c.sans {
 		sans = appendMessage(sans, 9, san)
 	}
@@ -105,17 +122,31 @@ func (s TLSSettings) socket(sni string, sans []string, http2 bool) []byte {
 		}
 		return workloadSocket(sni, sans, http2)
 	}
-	c := sidecarTLS{files: true, sans: exactly(s.SANs)}
+	c := sidecarTLS{files: true, sans: exactly(s.SANs), crl: s.CRL, blind: s.Insecure, root: s.root()}
 	if http2 {
 		c.alpn = []string{"h2"}
 	}
-	if s.CACertificates != "" {
-		c.root = "file-root:" + s.CACertificates
-	}
 	if s.Mode == TLSMutual {
-		c.identity = "file-cert:" + s.ClientCertificate + "~" + s.PrivateKey
+		c.identity = s.identity()
 	}
 	return upstreamSocket(c, s.SNI)
+}
+
+func (s TLSSettings) root() string {
+	switch {
+	case s.Credential != "":
+		return credentialPrefix + s.Credential + "-cacert"
+	case s.CACertificates != "":
+		return "file-root:" + s.CACertificates
+	}
+	return "file-root:system"
+}
+
+func (s TLSSettings) identity() string {
+	if s.Credential != "" {
+		return credentialPrefix + s.Credential
+	}
+	return "file-cert:" + s.ClientCertificate + "~" + s.PrivateKey
 }
 
 // autoTLS is transport_socket_matches: mutual TLS to the endpoints that say so in

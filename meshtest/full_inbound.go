@@ -24,7 +24,24 @@ type Inbound struct {
 	// Permissive is both, which the lean view does not know: a server without the
 	// label that has its callers use TLS is given plain text there.
 	Permissive bool
-	Filters    []HTTPFilter // before the router; see RBACFilter
+	// Filters are HTTP filters of any kind; see RBACFilter. They come after those
+	// of CUSTOM policies and before those of all others, as istiod puts JWT.
+	Filters  []HTTPFilter
+	Policies []AuthorizationPolicy
+}
+
+// httpFilters are those that judge calls.
+func (in Inbound) httpFilters(lean bool) []HTTPFilter {
+	var custom, others []AuthorizationPolicy
+	for _, p := range in.Policies {
+		if p.Action == AccessCustom {
+			custom = append(custom, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	filters := append(httpFilters(custom, lean), in.Filters...)
+	return append(filters, httpFilters(others, lean)...)
 }
 
 // listener is the lean view's.
@@ -33,7 +50,7 @@ func (in Inbound) listener(addr string) Listener {
 	if in.TLS {
 		chain.Name = "inbound-mtls"
 	}
-	chain.Filters = append(append(chain.Filters, in.Filters...), RouterFilter())
+	chain.Filters = append(in.httpFilters(true), RouterFilter())
 	return Listener{Name: inboundName(addr), Address: addr, Inbound: []FilterChain{chain}}
 }
 
@@ -229,7 +246,7 @@ func (c inboundChains) list() [][]byte {
 }
 
 func (c inboundChains) chain(http, encrypted bool, match []byte) []byte {
-	out := chain{match: match, name: c.tcp, filters: inboundTCP(c.cluster)}
+	out := chain{match: match, name: c.tcp, filters: inboundTCP(c.cluster, networkFilters(c.policy.Policies)...)}
 	alpn := tcpALPN
 	if http {
 		out.name, alpn = c.http, httpALPN
@@ -241,8 +258,8 @@ func (c inboundChains) chain(http, encrypted bool, match []byte) []byte {
 	return out.marshal()
 }
 
-func inboundTCP(cluster string) [][]byte {
-	return [][]byte{metadataExchange(4), tcpProxy(cluster, nil)}
+func inboundTCP(cluster string, access ...[]byte) [][]byte {
+	return append(append([][]byte{metadataExchange(4)}, access...), tcpProxy(cluster, nil))
 }
 
 func (c inboundChains) manager() []byte {
@@ -272,7 +289,7 @@ func (c inboundChains) manager() []byte {
 	}
 	return manager{
 		stat: stat, inline: appendWrapped(config, 7, 0), namespace: c.namespace,
-		inbound: true, http2: c.protocol == http2, filters: inboundFilters(c.policy.Filters),
+		inbound: true, http2: c.protocol == http2, filters: inboundFilters(c.policy.httpFilters(false)),
 	}.marshal()
 }
 
@@ -281,10 +298,7 @@ func (c inboundChains) manager() []byte {
 func inboundFilters(policy []HTTPFilter) []HTTPFilter {
 	filters := []HTTPFilter{peerMetadata("downstream_discovery", "downstream_propagation")}
 	for _, f := range policy {
-		if f.TypeURL == rbacType {
-			f.Name = strings.TrimSuffix(f.Name, ".DENY")
-			f.Config = appendString(slices.Clone(f.Config), 3, "istio_dry_run_allow_")
-		}
+		f.Name = strings.TrimSuffix(f.Name, ".DENY")
 		filters = append(filters, f)
 	}
 	return append(filters, statsFilter(), FaultFilter(), corsFilter(), RouterFilter())

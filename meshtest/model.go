@@ -280,9 +280,6 @@ func (s Service) leanCluster(port Port, sub Subset) Cluster {
 	}
 	if t := policy.TLS; t != nil && t.Mode == TLSIstioMutual {
 		c.TLS, c.SANs = true, s.SANs
-		if t.SANs != nil {
-			c.SANs = t.SANs
-		}
 	}
 	if s.Session != nil {
 		c.Health = []Health{Healthy, Draining, Unknown, Degraded}
@@ -312,6 +309,9 @@ func (s Service) assignment(port Port, sub Subset) ClusterLoadAssignment {
 		}
 		l := &a.Localities[len(a.Localities)-1]
 		endpoint := s.lbEndpoint(e, port)
+		if policy.TLS != nil && policy.TLS.Mode == TLSDisable {
+			endpoint.TLSMode = ""
+		}
 		l.Weight += endpoint.Weight
 		l.Endpoints = append(l.Endpoints, endpoint)
 	}

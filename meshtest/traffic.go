@@ -141,8 +141,13 @@ type TLSSettings struct {
 	Mode                          TLSMode
 	SNI                           string
 	SANs                          []string // of the servers; nil is those of the Service where TLSIstioMutual
-	CACertificates                string   // paths of files
+	CACertificates                string   // paths of files; without it the roots are those of the system
 	ClientCertificate, PrivateKey string
+	CRL                           string
+	// Credential is credentialName, in a DestinationRule with a workloadSelector:
+	// the secrets are istiod's. Without the selector istiod says nothing of TLS.
+	Credential string
+	Insecure   bool // insecureSkipVerify: nothing is verified
 }
 
 // Subset is a named part of a Service: those endpoints that have all of Labels.
