@@ -3,6 +3,7 @@ package proxyless
 import (
 	"maps"
 	"net/netip"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -25,6 +26,10 @@ type callFacts struct {
 	edited  bool        // filters changed headers.md: it is what the handler is to see, and it is the call's own
 	claims  *tokenClaimSet
 	audits  []ruling // of AUDIT and shadow rules, where any matched
+
+	// Made when first asked for.
+	target string   // see plainPath
+	plain  judgment // yes or cannotTell; no while it was not looked at
 }
 
 // editHeaders is the call's metadata to be changed by a filter, for the filters
@@ -73,4 +78,52 @@ func (c *filterChain) authorize(call *callFacts) ruling {
 		}
 	}
 	return ruling{}
+}
+
+// incomingHeaders are those of a call on its way in. The metadata is shared
+// with gRPC and only read. The rules may not ask for the headers that gRPC
+// keeps to itself, see unseenHeaders.
+func incomingHeaders(md metadata.MD, method string) callHeaders {
+	h := callHeaders{md: md, path: method, incoming: true}
+	if authority := md[":authority"]; len(authority) > 0 {
+		h.authority = authority[0]
+	}
+	return h
+}
+
+// plainPath is the path without query and fragment. Envoy normalizes a path
+// before it judges it; ok is false where that might change something: no method
+// has such a path, and what it means depends on who reads it.
+func (c *callFacts) plainPath() (path string, ok bool) {
+	if c.plain == no {
+		path = c.headers.path
+		if end := strings.IndexAny(path, "?#"); end >= 0 {
+			path = path[:end]
+		}
+		c.target, c.plain = path, cannotTell
+		if isPlain(path) {
+			c.plain = yes
+		}
+	}
+	return c.target, c.plain == yes
+}
+
+// isPlain says that a path begins with a slash, has only characters that stand
+// for themselves, and no segments that stand for others.
+func isPlain(path string) bool {
+	if path == "" || path[0] != '/' {
+		return false
+	}
+	for i := 0; i < len(path); i++ {
+		switch b := path[i]; {
+		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '.', b == '_':
+		case b == '/':
+			if i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
+				return false
+			}
+		case strings.IndexByte("-~!$&'()*+,;=:@", b) < 0:
+			return false
+		}
+	}
+	return true
 }

@@ -99,6 +99,9 @@ func (m *Mesh) govern(in *inbound, state *resourceState) {
 func (l *listener) refusal() *Error {
 	e := &Error{Stage: StageProvider, Resource: l.name, Code: codes.PermissionDenied}
 	for _, chain := range l.inbound {
+		if chain.failure == "" && len(chain.filters) > 0 {
+			chain.failure = "its rules are not evaluated"
+		}
 		if chain.failure != "" {
 			e.Reason = fmt.Sprintf("filter chain %s: %s", chain.name, chain.failure)
 			e.Advice = "remove the AuthorizationPolicy of this workload"

@@ -114,8 +114,10 @@ func (m *routeMatch) matchPath(path string) bool {
 // matches follows Envoy: a missing header never matches, not even inverted,
 // unless the matcher is about presence or a missing header counts as empty
 // (grpc-go has no such flag and gets withoutHeaders of Istio wrong).
-func (m *headerMatch) matches(h *callHeaders) bool {
-	value, present := h.get(m.name)
+func (m *headerMatch) matches(h *callHeaders) bool { return m.judge(h.get(m.name)) }
+
+// judge is matches for the header's value.
+func (m *headerMatch) judge(value string, present bool) bool {
 	if m.cookie != "" && present {
 		value, present = cookieValue(value, m.cookie)
 	}
@@ -164,9 +166,10 @@ func cookieValue(header, name string) (value string, present bool) {
 
 // templatePattern turns a path template of Envoy into a regular expression: *
 // and {name} stand for one segment, ** for the rest, and {name=...} for what
-// its pattern says.
+// its pattern says. What they stand for are the characters of RFC 3986 that
+// need no escape, but for *.
 func templatePattern(template string) (string, error) {
-	const segment, rest = "[^/]+", ".*"
+	const segment, rest = "[-a-zA-Z0-9._~%!$&'()+,;:@=]+", "[-a-zA-Z0-9._~%!$&'()+,;:@=/]*"
 	if !strings.HasPrefix(template, "/") {
 		return "", errors.New("a path template starts with /")
 	}
@@ -238,12 +241,13 @@ func textContains(s, part string, fold bool) bool {
 	return false
 }
 
-// callHeaders is what header matchers see of a call on its way out. Of the
-// call's own metadata it copies only what is looked at, and the last header
+// callHeaders is what header matchers see of a call. Of one on its way out it
+// copies only what is looked at of the call's own metadata. The last header
 // looked at is remembered, since routes tend to look at the same one.
 type callHeaders struct {
 	md        metadata.MD     // set on every call, keys in lower case; wins over the call's own
 	ctx       context.Context // of the call, with its outgoing metadata; may be nil
+	incoming  bool            // the call is on its way in: all there is is in md, see incomingHeaders
 	authority string
 	path      string // "/package.Service/Method"
 
@@ -265,7 +269,9 @@ func (h *callHeaders) get(name string) (value string, present bool) {
 	case ":scheme":
 		return "http", true
 	case "content-type":
-		return "application/grpc", true
+		if !h.incoming {
+			return "application/grpc", true
+		}
 	}
 	values := h.values(name)
 	if len(values) == 0 || strings.HasSuffix(name, "-bin") {
@@ -357,6 +363,9 @@ type stringMatch struct {
 }
 
 func (m *stringMatch) matches(value string) bool {
+	if m.kind == headerExact && !m.foldCase {
+		return value == m.text
+	}
 	h := headerMatch{kind: m.kind, text: m.text, regex: m.regex, foldCase: m.foldCase}
 	return h.matchValue(value)
 }

@@ -17,6 +17,10 @@ const (
 
 const typePrefix = "type.googleapis.com/"
 
+// inboundPrefix begins the names of the listeners that the lean view makes for
+// what a workload accepts.
+const inboundPrefix = "xds.istio.io/grpc/lds/inbound/"
+
 var kinds = [kindCount]struct{ word, typeURL string }{
 	kindListener:  {"listener", typePrefix + "envoy.config.listener.v3.Listener"},
 	kindRoute:     {"route", typePrefix + "envoy.config.route.v3.RouteConfiguration"},

@@ -45,12 +45,11 @@ type holding struct {
 
 // Names that istiod gives.
 const (
-	inboundPrefix   = "xds.istio.io/grpc/lds/inbound/" // listeners that the lean view makes for what a workload accepts
-	virtualInbound  = "virtualInbound"                 // the full view's one listener for that
-	virtualOutbound = "virtualOutbound"                // takes what no other listener takes
-	blackHole       = "BlackHoleCluster"               // where calls go that are forbidden
-	blockAll        = "block_all"                      // a virtual host that refuses what no other one has, under REGISTRY_ONLY
-	allowAny        = "allow_any"                      // and one that lets it through
+	virtualInbound  = "virtualInbound"   // the full view's one listener for that
+	virtualOutbound = "virtualOutbound"  // takes what no other listener takes
+	blackHole       = "BlackHoleCluster" // where calls go that are forbidden
+	blockAll        = "block_all"        // a virtual host that refuses what no other one has, under REGISTRY_ONLY
+	allowAny        = "allow_any"        // and one that lets it through
 )
 
 // useFullView makes a machine that nothing was asked of understand the full

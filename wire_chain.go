@@ -245,7 +245,11 @@ func (d *decoding) inboundChain(p *chainParts, l *listener) error {
 	for i := range p.filters {
 		switch f := &p.filters[i]; {
 		case f.config.name == typeConnectionManager:
-			if err := d.inboundHTTP(f.config, &chain); err != nil {
+			if err := d.inboundHTTP(f.config, &chain, strings.HasPrefix(l.name, inboundPrefix)); err != nil {
+				return inElement("filters", i, inField("typed_config", err))
+			}
+		case f.config.name == typeNetworkRBAC:
+			if err := d.connectionAccess(f, &chain); err != nil {
 				return inElement("filters", i, inField("typed_config", err))
 			}
 		case f.config.name == typeTCPProxy && !f.config.json:
@@ -264,7 +268,9 @@ func (d *decoding) inboundChain(p *chainParts, l *listener) error {
 	return nil
 }
 
-func (d *decoding) inboundHTTP(x extension, chain *filterChain) error {
+// inboundHTTP keeps the filters that have a say about calls. In the lean view
+// (lean) istiod leaves some out.
+func (d *decoding) inboundHTTP(x extension, chain *filterChain, lean bool) error {
 	m, err := d.connectionManager(x)
 	if err != nil {
 		return err
@@ -273,11 +279,16 @@ func (d *decoding) inboundHTTP(x extension, chain *filterChain) error {
 		switch f := &m.filters[j]; {
 		case f.config.name == typeFault:
 			d.ignoreFault(f)
+		case f.config.name == typeRBAC:
+			err = d.callAccess(f, &m, chain, lean)
 		case !f.harmless():
 			chain.fail(f)
 		}
+		if err != nil {
+			return inElement("http_filters", j, inField("typed_config", err))
+		}
 	}
-	return nil
+	return d.checkOverrides(&m, chain)
 }
 
 // fail makes a chain refuse everything for a filter that cannot be evaluated.

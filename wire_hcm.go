@@ -153,13 +153,15 @@ type connectionManager struct {
 	options []byte // common_http_protocol_options
 
 	streamIdle, requestTimeout []byte
-	hops, addressed            bool // xff_num_trusted_hops, original_ip_detection_extensions
+	hops                       uint64 // xff_num_trusted_hops
+	addressed                  bool   // original_ip_detection_extensions
+	useRemote                  []byte // use_remote_address
 }
 
 // checkAPI wants what gRPC wants of an API listener (gRFC A39, A41).
 func (m *connectionManager) checkAPI() error {
 	switch {
-	case m.hops:
+	case m.hops != 0:
 		return inField("xff_num_trusted_hops", errors.New("must be 0"))
 	case m.addressed:
 		return inField("original_ip_detection_extensions", errors.New("must be empty"))
@@ -193,8 +195,10 @@ func (d *decoding) connectionManager(x extension) (m connectionManager, err erro
 			f, err := decodeFilter(c.bytes("http_filters"))
 			c.fail(inElement("http_filters", len(m.filters), err))
 			m.filters = append(m.filters, f)
+		case 14:
+			c.message("use_remote_address", &m.useRemote)
 		case 19:
-			m.hops = c.scalar("xff_num_trusted_hops") != 0
+			m.hops = c.scalar("xff_num_trusted_hops")
 		case 24:
 			c.message("stream_idle_timeout", &m.streamIdle)
 		case 28:

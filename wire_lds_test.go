@@ -46,13 +46,12 @@ func rawChain(name string, manager rawProto, socketType string) rawProto {
 }
 
 func TestListener(t *testing.T) {
-	const noFilters = "envoy.extensions.filters.http.rbac.v3.RBAC"
 	inlined := rawRoutes(rawRoute("r", rawEverything, rawProto{}.text(1, "a").msg(28, rawSeconds(1))))
 	routes, err := new(decoding).routeConfig(inlined)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rbac := rawFilter("envoy.filters.http.rbac.DENY", noFilters, nil)
+	rbac := rawFilter("envoy.filters.http.rbac", typeRBAC, rawProto{}.msg(1, rawProto{}))
 	optional := rawFilter("wasm", "envoy.extensions.filters.http.wasm.v3.Wasm", nil).num(6, 1)
 	for name, test := range map[string]struct {
 		raw     rawProto
@@ -98,7 +97,7 @@ func TestListener(t *testing.T) {
 		},
 		"a provider with STRICT mTLS and an AuthorizationPolicy": {
 			rawInbound(rawChain("inbound-mtls", rawManager(rbac, rawFilter("fault", typeFault, nil), rawRouter), "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext")),
-			listener{name: inboundName, inbound: []filterChain{{name: "inbound-mtls", tls: &tlsContext{failure: "TLS contexts are not read yet"}, failure: "filter " + noFilters + " is not evaluated"}}}, nil,
+			listener{name: inboundName, inbound: []filterChain{{name: "inbound-mtls", tls: &tlsContext{failure: "TLS contexts are not read yet"}, filters: []inboundFilter{{access: &accessFilter{rules: &accessRules{}}}}}}}, nil,
 		},
 		"a provider with what is not known": {
 			rawInbound(rawChain("x", rawManager(rawFilter("jwt", "a.Jwt", nil), rawProto{}.text(1, "discovered").msg(5, rawProto{}), rawRouter), typeRawBuffer).

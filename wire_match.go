@@ -145,28 +145,35 @@ func (d *decoding) pathMatch(path oneof, m *routeMatch) (err error) {
 
 // pathPolicy reads the TypedExtensionConfig of path_match_policy.
 func (d *decoding) pathPolicy(b []byte, m *routeMatch) error {
-	packed, err := submessage(b, 2, "typed_config")
-	if err != nil {
+	template, unknown, err := d.pathTemplate(b)
+	switch {
+	case err != nil:
 		return err
-	}
-	x, err := decodeExtension(packed)
-	if err != nil {
-		return inField("typed_config", err)
-	}
-	if x.name != typePathTemplate || x.json {
-		d.unknownMatcher(m, "path_match_policy ("+x.name+")")
+	case unknown != "":
+		d.unknownMatcher(m, "path_match_policy ("+unknown+")")
 		return nil
+	}
+	m.path, m.text, m.regex = pathRegex, template.text, template.regex
+	return nil
+}
+
+// pathTemplate reads the TypedExtensionConfig of a path template as the pattern
+// that it stands for. One of another type is named.
+func (d *decoding) pathTemplate(b []byte) (m stringMatch, unknown string, err error) {
+	x, err := decodeNamed(b)
+	if err != nil || x.name != typePathTemplate || x.json {
+		return m, x.name, err
 	}
 	template, err := subtext(x.value, 1, "path_template")
 	if err != nil {
-		return inField("typed_config", err)
+		return m, "", inField("typed_config", err)
 	}
 	pattern, err := templatePattern(template)
 	if err == nil {
-		m.path, m.text = pathRegex, template
+		m.kind, m.text = headerRegex, template
 		m.regex, err = d.regex(pattern)
 	}
-	return inField("typed_config.path_template", err)
+	return m, "", inField("typed_config.path_template", err)
 }
 
 // setFraction reads an envoy.config.core.v3.RuntimeFractionalPercent, whose

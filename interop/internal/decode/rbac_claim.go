@@ -1,0 +1,1 @@
+../../../rbac_claim.go

@@ -1,0 +1,1 @@
+../../../wire_rbac_rule.go
