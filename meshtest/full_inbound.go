@@ -44,8 +44,9 @@ func (in Inbound) httpFilters(lean bool) []HTTPFilter {
 	return append(filters, httpFilters(others, lean)...)
 }
 
-// listener is the lean view's.
-func (in Inbound) listener(addr string) Listener {
+// Listener is the inbound listener that the lean view has for the server at addr,
+// an ip:port.
+func (in Inbound) Listener(addr string) Listener {
 	chain := FilterChain{Name: "inbound-plaintext", TLS: in.TLS}
 	if in.TLS {
 		chain.Name = "inbound-mtls"

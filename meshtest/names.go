@@ -106,7 +106,7 @@ func (w *world) leanListeners(n node, asked []string, found map[string][]byte) {
 	for _, name := range asked {
 		if addr, ok := strings.CutPrefix(name, inboundPrefix); ok {
 			if in, known := w.inbound[addr]; known {
-				found[name] = in.listener(addr).Marshal()
+				found[name] = in.Listener(addr).Marshal()
 			}
 		}
 	}
