@@ -77,12 +77,18 @@ func NewAuthority(tb TB) *Authority { return NewAuthorityOf(tb, "cluster.local")
 // NewAuthorityOf makes an authority for a trust domain.
 func NewAuthorityOf(tb TB, trustDomain string) *Authority {
 	tb.Helper()
-	a := &Authority{domain: trustDomain, secret: make([]byte, 32), changed: make(chan struct{})}
-	rand.Read(a.secret) // never fails
-	if err := a.newRoot(); err != nil {
+	a, err := StartAuthority(trustDomain)
+	if err != nil {
 		tb.Fatalf("meshtest: %v", err)
 	}
 	return a
+}
+
+// StartAuthority is NewAuthorityOf for programs that are no tests.
+func StartAuthority(trustDomain string) (*Authority, error) {
+	a := &Authority{domain: trustDomain, secret: make([]byte, 32), changed: make(chan struct{})}
+	rand.Read(a.secret) // never fails
+	return a, a.newRoot()
 }
 
 // WithAuthority makes the control plane speak TLS and sign certificates as
