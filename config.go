@@ -139,6 +139,16 @@ type Config struct {
 	// Logger receives what the mesh has to say. Default slog.Default().
 	Logger *slog.Logger
 
+	// Audit is handed what the mesh's rules made of calls to this process: each
+	// call that they refused, and those that AuthorizationPolicies ask to be
+	// told of (AUDIT, dry run). The log has the same, at most 50 lines for each
+	// second. It is called for one record after the other, in their order, on a
+	// goroutine of its own, so that it never holds up a call: while it takes its
+	// time up to 1024 records wait, and further ones are lost and counted
+	// (AuditRecord.Lost). Mesh.Close waits until it took all; it must not call
+	// that itself. Default none.
+	Audit func(AuditRecord)
+
 	// Notices lists the settings that were read but are not honoured, or not
 	// fully. LoadConfig fills it, Join logs it; setting it has no effect.
 	Notices []Notice

@@ -22,21 +22,21 @@ var floors = []struct {
 	files string
 }{
 	{"ground", "errors clock backoff telemetry upkeep errands wire"},
-	{"settings", "config defaults validate effective options properties dubbokeys load bootstrap node workload token"},
+	{"settings", "config audit_record defaults validate effective options properties dubbokeys load bootstrap node workload token"},
 	{"model", "resource matcher trustroots certname tlscontext access rbac rbac_rule rbac_text rbac_claim jwt listener route routepolicy cluster clusterpolicy orca endpoints"},
 	{"decode", "decoding wire_address wire_ads wire_delta wire_hcm wire_lds wire_chain wire_rbac wire_rbac_rule wire_rbac_claim wire_rds wire_action wire_retry wire_mirror wire_hash wire_headers wire_fault wire_match wire_cds wire_balance wire_ring wire_conn wire_eds wire_endpoint coverage coverage_table coverage_fields"},
 	{"state", "discovery chain sotw delta view view_route lookups snapshot coverage_report"},
 	{"transport", "identity secrets handshake dns session stream payload conn orca_client leaf link connage peerlimit"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker tolerance routing planner aggregate compile plan"},
 	{"call", "headers retry hedge fault replay mirror dubbocluster govern invoker"},
-	{"serve", "health server dispatch qos qos_access qos_commands explain explain_chain explain_match explain_policy explain_endpoints orca_server"},
+	{"serve", "health audit server dispatch qos qos_access qos_commands explain explain_chain explain_match explain_policy explain_endpoints orca_server"},
 	{"door", "proxyless refer inbound doc explain_mesh"},
 }
 
 // owners lists every go statement of the package, by file and function. Each
 // ends on Close, as the comment beside it says.
 var owners = map[string]int{
-	"errands.go run":          1, // copies of calls, and calls made later
+	"errands.go run":          1, // copies of calls, calls made later, handing over audit records
 	"conn.go aside":           1, // closing a connection to an endpoint
 	"dns.go start":            1, // the lookups of one name
 	"proxyless.go Join":       2, // the ADS loop, and upkeep

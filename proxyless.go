@@ -27,6 +27,7 @@ type Mesh struct {
 	table  *connTable
 	ads    *ads
 	life   *lifecycle
+	audit  *auditor
 	qos    *qos // nil when disabled
 	closed chan struct{}
 	stop   context.CancelFunc
@@ -70,6 +71,7 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 	m.snapshot.Store(&snapshot{})
 	m.table = newConnTable(cfg.DialOptions, &m.counts)
 	m.planner = newPlanner(m.table)
+	m.audit = newAuditor(m.log, m.config.Audit, &m.counts)
 	m.life = newLifecycle(m.log)
 	m.life.setReferences(m.references)
 	if err := m.openQoS(); err != nil {
@@ -152,6 +154,8 @@ func (m *Mesh) Stats() Stats {
 		Mirrored:             c.mirrored.Load(),
 		MirrorsDropped:       c.mirrorsDropped.Load(),
 		Swallowed:            c.swallowed.Load(),
+		Denied:               c.denied.Load(),
+		AuditsLost:           c.auditsLost.Load(),
 		AgeSeconds:           -1,
 	}
 	if at := c.lastAnswer.Load(); at > 0 {
@@ -268,6 +272,7 @@ func (m *Mesh) Close() error {
 		<-m.ads.done
 		<-m.table.upkeep.done
 		m.table.close()
+		m.audit.close()
 		if m.qos != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()

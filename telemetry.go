@@ -32,6 +32,8 @@ type counters struct {
 	mirrored       atomic.Uint64 // copies of calls sent to mirrors
 	mirrorsDropped atomic.Uint64 // copies not sent
 	swallowed      atomic.Uint64 // failures that callers were not told of (failsafe, failback)
+	denied         atomic.Uint64 // calls that the mesh's rules refused
+	auditsLost     atomic.Uint64 // audit records that came too fast
 	lastAnswer     atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
 
 	faultsActive atomic.Int64 // faults being injected now
@@ -57,5 +59,7 @@ type Stats struct {
 	Mirrored             uint64  // copies of calls sent to mirrors
 	MirrorsDropped       uint64  // copies that were not sent: too many at a time, or no endpoint
 	Swallowed            uint64  // failed calls that their callers were not told of (the clusters failsafe and failback)
+	Denied               uint64  // calls to this process that the mesh's rules refused
+	AuditsLost           uint64  // audit records that came faster than they were taken
 	AgeSeconds           float64 // time since the control plane last sent something; -1 is never
 }
