@@ -30,6 +30,8 @@ type decoding struct {
 	lastRetry      *retryPolicy // of the route before, where it has one and nothing of it was noted
 	lastRetryBytes []byte
 
+	jwtFilters map[string]*jwtFilter // of this listener, by their bytes
+
 	wanted func(domain []byte) bool // which virtual hosts matter; nil is all (decodeRoutes)
 	digest *maphash.Hash            // of what mattered; may be nil
 }

@@ -23,8 +23,8 @@ var floors = []struct {
 }{
 	{"ground", "errors clock backoff telemetry upkeep errands wire"},
 	{"settings", "config audit_record defaults validate effective options properties dubbokeys load bootstrap node workload token"},
-	{"model", "resource matcher trustroots certname tlscontext access rbac rbac_rule rbac_text rbac_claim jwt listener route routepolicy cluster clusterpolicy orca endpoints"},
-	{"decode", "decoding wire_address wire_ads wire_delta wire_hcm wire_lds wire_chain wire_rbac wire_rbac_rule wire_rbac_claim wire_rds wire_action wire_retry wire_mirror wire_hash wire_headers wire_fault wire_match wire_cds wire_balance wire_ring wire_conn wire_eds wire_endpoint coverage coverage_table coverage_fields"},
+	{"model", "resource matcher trustroots certname tlscontext access rbac rbac_rule rbac_text rbac_claim strictjson jwks jws jwtclaims jwtcache jwt jwtcheck jwtheaders listener route routepolicy cluster clusterpolicy orca endpoints"},
+	{"decode", "decoding wire_address wire_ads wire_delta wire_hcm wire_lds wire_chain wire_rbac wire_rbac_rule wire_rbac_claim wire_jwt wire_jwtprovider wire_rds wire_action wire_retry wire_mirror wire_hash wire_headers wire_fault wire_match wire_cds wire_balance wire_ring wire_conn wire_eds wire_endpoint coverage coverage_table coverage_fields"},
 	{"state", "discovery chain sotw delta view view_route lookups snapshot coverage_report"},
 	{"transport", "identity secrets handshake dns session stream payload conn orca_client leaf link connage peerlimit"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker tolerance routing planner aggregate compile plan"},

@@ -281,6 +281,8 @@ func (d *decoding) inboundHTTP(x extension, chain *filterChain, lean bool) error
 			d.ignoreFault(f)
 		case f.config.name == typeRBAC:
 			err = d.callAccess(f, &m, chain, lean)
+		case f.config.name == typeJWT && !f.config.json:
+			err = d.inboundJWT(f, chain)
 		case !f.harmless():
 			chain.fail(f)
 		}

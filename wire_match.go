@@ -59,10 +59,16 @@ func (d *decoding) routeMatch(b []byte, m *routeMatch) error {
 	return c.err
 }
 
+const notSupported = ", which is not supported"
+
+// unsupported says that the match never matches for something that was not
+// understood, and not for something that no gRPC call has.
+func (m *routeMatch) unsupported() bool { return strings.HasSuffix(m.never, notSupported) }
+
 // unknownMatcher makes the match one that never matches, and notes it.
 func (d *decoding) unknownMatcher(m *routeMatch, field string) {
 	d.ignore("match." + field)
-	m.neverBecause(field + ", which is not supported")
+	m.neverBecause(field + notSupported)
 }
 
 // queryMatch reads a QueryParameterMatcher. The path of a gRPC call has no

@@ -1,0 +1,1 @@
+../../../jwtheaders.go
