@@ -33,7 +33,9 @@ type endpointSet struct {
 	endpoints []endpoint  // the assignment's; behind them the others, where some rule may choose them
 	listed    int         // endpoints[:listed] are those that the mesh calls usable
 	tiers     []tier
-	balance   balancing // how endpoints are chosen
+	balance   balancing   // how endpoints are chosen
+	authority string      // of its calls, where auto_sni or auto_san_validation want it; empty otherwise
+	security  []*security // how endpoints are spoken to, by endpoint.labels; nil where all are in plain text
 	table     *connTable
 	state     *clusterState // nil where the cluster has no policy that remembers
 	limits    *breaker      // nil where the cluster has no limits
@@ -317,30 +319,62 @@ func (s *endpointSet) take(at uint64) *cell {
 	if s.retired || t.closed {
 		return nil
 	}
-	c := t.acquire(s.key(s.endpoints[at].addr))
+	sec := s.securityOf(at)
+	c := t.acquire(s.key(at, sec), sec)
 	s.hold(at, c)
 	return c
 }
 
-func (s *endpointSet) key(addr netip.AddrPort) connKey {
-	return connKey{addr: addr, settings: s.cluster.conn}
+func (s *endpointSet) key(at uint64, sec *security) connKey {
+	return connKey{addr: s.endpoints[at].addr, settings: s.cluster.conn, security: sec.key()}
+}
+
+// secure settles how the endpoints are spoken to, by their labels.
+func (s *endpointSet) secure() {
+	c := s.cluster
+	if !c.secured() {
+		return
+	}
+	s.security = make([]*security, 1+len(s.from.labels))
+	for i := range s.security {
+		var labels socketLabels
+		if i > 0 {
+			labels = s.from.labels[i-1]
+		}
+		t := c.contextFor(labels)
+		s.security[i] = newSecurity(c, t, s.authority)
+		if t.needsWorkload() && s.table.secrets != nil {
+			s.table.secrets.workload.want()
+		}
+	}
+}
+
+// securityOf is how an endpoint is spoken to; nil is plain text.
+func (s *endpointSet) securityOf(at uint64) *security {
+	if s.security == nil {
+		return nil
+	}
+	e := &s.endpoints[at]
+	return s.security[e.labels].at(e)
 }
 
 // newEndpointSet prepares an assignment for picking as its cluster asks for.
 // Endpoints that prev holds too keep their cells. state may be nil.
 func newEndpointSet(table *connTable, c *cluster, a *assignment, state *clusterState, prev *endpointSet) *endpointSet {
-	return newBalancedSet(table, c, a, c.balance, state, prev)
+	return newBalancedSet(table, c, a, c.balance, "", state, prev)
 }
 
-// newBalancedSet prepares an assignment for picking as b says.
-func newBalancedSet(table *connTable, c *cluster, source *assignment, b balancing, state *clusterState, prev *endpointSet) *endpointSet {
+// newBalancedSet prepares an assignment for picking as b says. The authority is
+// that of calls, where it counts for how endpoints are spoken to.
+func newBalancedSet(table *connTable, c *cluster, source *assignment, b balancing, authority string, state *clusterState, prev *endpointSet) *endpointSet {
 	a := subsetOf(source, b.subset, table.seed)
-	s := &endpointSet{cluster: c, source: source, from: a, balance: b, timed: b.policy == lbShortestReply || b.policy == lbP2C, endpoints: a.endpoints, listed: len(a.endpoints), drops: a.drops, table: table, state: state}
+	s := &endpointSet{cluster: c, source: source, from: a, balance: b, authority: authority, timed: b.policy == lbShortestReply || b.policy == lbP2C, endpoints: a.endpoints, listed: len(a.endpoints), drops: a.drops, table: table, state: state}
 	s.addOthers()
 	s.slots = make([]atomic.Pointer[cell], len(s.endpoints))
 	if state != nil {
 		s.govern()
 	}
+	s.secure()
 	s.buildTiers(prev)
 	s.inherit(prev)
 	if state != nil {
@@ -366,13 +400,15 @@ func (s *endpointSet) inherit(prev *endpointSet) {
 	}
 	at := 0
 	for i := range s.endpoints {
-		addr := s.endpoints[i].addr
-		if found := prev.find(addr, at); found >= 0 {
+		sec := s.securityOf(uint64(i))
+		if found := prev.find(s.endpoints[i].addr, at); found >= 0 {
 			at = found + 1
-			s.share(i, prev.slots[found].Load())
-		} else {
-			s.share(i, t.cells[s.key(addr)])
+			if c := prev.slots[found].Load(); c == nil || c.key.security == sec.key() {
+				s.share(i, c)
+				continue
+			}
 		}
+		s.share(i, t.cells[s.key(uint64(i), sec)])
 	}
 }
 

@@ -27,7 +27,7 @@ func (f *handFed) reassign(change func(c *cluster, a *assignment)) *endpointSet 
 	old := p.sets[0]
 	c, a := *old.cluster, *old.from
 	change(&c, &a)
-	s := f.mesh.planner.set(&c, &a, c.balance)
+	s := f.mesh.planner.set(&c, &a, c.balance, "")
 	p.sets = []*endpointSet{s}
 	p.superseded = make(chan struct{})
 	routes := append([]plannedRoute(nil), p.routes.routes...)

@@ -25,7 +25,12 @@ type cluster struct {
 	children []string    // discoverAggregate
 
 	originalDst bool   // ORIGINAL_DST: where EDS has no endpoints, a call goes to the address that the caller named
-	failure     string // why calls cannot be sent (TLS demanded...); empty when they can
+	failure     string // why calls cannot be sent; empty when they can
+
+	tls     *tlsContext   // transport_socket; nil is plain text
+	sockets []socketMatch // transport_socket_matches: the first one that matches an endpoint comes in its place
+	nameSNI bool          // auto_sni: what is asked for is the host of the call's authority
+	nameSAN bool          // auto_san_validation: the certificate has to have it
 
 	balance  balancing
 	conn     connSettings
@@ -44,6 +49,7 @@ type dnsName struct {
 	locality int // index into the localities of cluster.inline
 	priority uint32
 	hostname string // Endpoint.hostname; empty where it is not said
+	labels   uint16 // as endpoint.labels, of cluster.inline
 }
 
 // dnsSettings say how the names of a cluster are resolved.
@@ -67,3 +73,37 @@ const (
 type healthSet uint8
 
 func (s healthSet) has(h healthStatus) bool { return s>>h&1 != 0 }
+
+// socketMatch is what is kept of a Cluster.TransportSocketMatch.
+type socketMatch struct {
+	name   string
+	labels socketLabels // that an endpoint has to have; none matches all
+	tls    *tlsContext  // nil is plain text
+}
+
+// socketLabels are the fields of metadata "envoy.transport_socket_match", each
+// value in one canonical form.
+type socketLabels map[string]string
+
+// match says that an endpoint's labels have all that are asked for.
+func (s socketLabels) match(asked socketLabels) bool {
+	for name, value := range asked {
+		if its, ok := s[name]; !ok || its != value {
+			return false
+		}
+	}
+	return true
+}
+
+// secured says that connections may be encrypted.
+func (c *cluster) secured() bool { return c.tls != nil || len(c.sockets) > 0 }
+
+// contextFor is the context for an endpoint with labels; nil is plain text.
+func (c *cluster) contextFor(labels socketLabels) *tlsContext {
+	for i := range c.sockets {
+		if labels.match(c.sockets[i].labels) {
+			return c.sockets[i].tls
+		}
+	}
+	return c.tls
+}

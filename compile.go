@@ -348,7 +348,7 @@ func (c *compilation) cluster(name string) (*endpointSet, *Error) {
 	if state = c.need(kindEndpoints, c.snap.endpointsOf(v, c.plan.name)); state == nil {
 		return nil, c.local()
 	}
-	s := c.planner.set(v, state.value.(*assignment), c.target.prefers.of(v))
+	s := c.planner.set(v, state.value.(*assignment), c.target.prefers.of(v), c.plan.name)
 	c.use(s)
 	return s, nil
 }

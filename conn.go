@@ -9,10 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
@@ -23,9 +25,10 @@ import (
 // last one to let go of a cell drains it.
 type cell struct {
 	// Constant after construction.
-	key     connKey
-	table   *connTable
-	watched bool // whether calls use it is watched, since it is closed when they do not
+	key      connKey
+	table    *connTable
+	security *security // nil is plain text
+	watched  bool      // whether calls use it is watched, since it is closed when they do not
 
 	// Atomics, read by every pick. ready is set exactly while calls may be
 	// sent; one load tells that and gives the connection.
@@ -33,6 +36,7 @@ type cell struct {
 	inflight atomic.Int64
 	state    atomic.Uint32 // a cellState
 	failure  atomic.Pointer[error]
+	peer     atomic.Pointer[string] // who answered the last handshake; nil of plain text
 	draining atomic.Bool
 	missed   atomic.Uint32             // failures to connect
 	used     atomic.Bool               // by some call since the last look; where watched
@@ -63,6 +67,7 @@ type linkLimit func() bool
 type connKey struct {
 	addr     netip.AddrPort
 	settings connSettings
+	security unique.Handle[string] // of security.key
 }
 
 type cellState uint32
@@ -83,6 +88,7 @@ type connTable struct {
 	upkeep  *upkeep
 	seed    uint64 // of subsetting
 	watched bool   // the user's options may look at calls
+	secrets *secretStore
 
 	// Have locks of their own.
 	mirrors  *errands // copies of calls
@@ -107,20 +113,18 @@ const defaultConnectTimeout = 20 * time.Second
 var endpointBackoff = grpcbackoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 30 * time.Second}
 
 func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
-	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(plainText{insecure.NewCredentials()}),
-		grpc.WithNoProxy(),
-	}
+	options := []grpc.DialOption{grpc.WithNoProxy()}
 	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), watched: len(user) > 0, mirrors: newErrands(mostMirrored), failback: newErrands(mostFailback), upkeep: newUpkeep(), seed: rand.Uint64(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
 	t.changed.init()
 	return t
 }
 
-// acquire returns the cell of a key with one more reference. t.mu is held.
-func (t *connTable) acquire(key connKey) *cell {
+// acquire returns the cell of a key, which is the security's, with one more
+// reference. t.mu is held.
+func (t *connTable) acquire(key connKey, sec *security) *cell {
 	c := t.cells[key]
 	if c == nil {
-		c = &cell{key: key, table: t, watched: key.settings.idleTimeout > 0}
+		c = &cell{key: key, table: t, security: sec, watched: key.settings.idleTimeout > 0}
 		t.cells[key] = c
 	}
 	c.refs++
@@ -211,7 +215,10 @@ func (c *cell) dialOptions() []grpc.DialOption {
 	if timeout <= 0 {
 		timeout = defaultConnectTimeout
 	}
-	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{Backoff: endpointBackoff, MinConnectTimeout: timeout})}
+	options := []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: endpointBackoff, MinConnectTimeout: timeout}),
+		grpc.WithTransportCredentials(heedful{c.credentials()}),
+	}
 	if settings.keepAlive.set {
 		options = append(options, grpc.WithContextDialer(settings.keepAlive.dialer()))
 	}
@@ -221,6 +228,14 @@ func (c *cell) dialOptions() []grpc.DialOption {
 		grpc.WithDefaultServiceConfig(leafServiceConfig),
 		grpc.WithIdleTimeout(0),
 	)
+}
+
+// credentials are those that the mesh asks for.
+func (c *cell) credentials() credentials.TransportCredentials {
+	if c.security == nil {
+		return insecure.NewCredentials()
+	}
+	return clientTLS{c.table.secrets, c.security}
 }
 
 // enter counts a call in and returns the connection to send it on, or nil when

@@ -263,7 +263,7 @@ func TestAClusterThatDemandsTLSIsNotCalledInPlainText(t *testing.T) {
 	name := meshtest.ClusterName(s.FQDN(), testPort)
 	cp.SetResource(meshtest.ClusterType, name, meshtest.Cluster{Name: name, TLS: true}.Marshal())
 	_, err := say(t.Context(), refer(t, join(t, testConfig(cp, "consumer"))))
-	if own := problem(t, err); own.Stage != proxyless.StageCluster || !strings.Contains(own.Error(), "TLS") {
+	if own := problem(t, err); own.Stage != proxyless.StageEndpoint || !strings.Contains(own.Error(), "handshake failed") {
 		t.Errorf("got %v", own)
 	}
 }

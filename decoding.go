@@ -32,6 +32,8 @@ type decoding struct {
 
 	jwtFilters map[string]*jwtFilter // of this listener, by their bytes
 
+	anonymous bool // this workload has no certificate to come by
+
 	wanted func(domain []byte) bool // which virtual hosts matter; nil is all (decodeRoutes)
 	digest *maphash.Hash            // of what mattered; may be nil
 }

@@ -27,6 +27,7 @@ type assignment struct {
 	others       []otherEndpoint // those that are not, for their health: for panic, session affinity and error texts
 	overprovided uint32          // policy.overprovisioning_factor in percent; 0 is 140
 	drops        []dropShare
+	labels       []socketLabels // that endpoints have, each set once
 }
 
 // dropShare is a ClusterLoadAssignment.Policy.DropOverload.
@@ -53,6 +54,7 @@ type endpoint struct {
 	addr   netip.AddrPort
 	weight uint32 // load_balancing_weight; 1 where absent
 	health healthStatus
+	labels uint16         // its set of assignment.labels, from 1; 0 is none
 	extra  *endpointExtra // nil for most
 }
 
@@ -61,4 +63,12 @@ type endpointExtra struct {
 	hostname string           // Endpoint.hostname
 	hashKey  string           // metadata envoy.lb/hash_key (gRFC A76)
 	more     []netip.AddrPort // additional_addresses (gRFC A61)
+}
+
+// labelsOf are an endpoint's labels.
+func (a *assignment) labelsOf(e *endpoint) socketLabels {
+	if e.labels == 0 {
+		return nil
+	}
+	return a.labels[e.labels-1]
 }

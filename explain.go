@@ -72,6 +72,7 @@ type ExplainedEndpoint struct {
 	Priority   uint32 `json:"priority"`
 	Weight     uint32 `json:"weight"`
 	Health     string `json:"health"`     // what the mesh says
+	Security   string `json:"security"`   // how it is spoken to: plain text, or TLS and who is expected
 	Connection string `json:"connection"` // not connected, connecting, ready, or why it failed
 	InFlight   int64  `json:"inFlight"`   // calls of this process
 	Ejected    bool   `json:"ejected,omitempty"`
@@ -184,6 +185,9 @@ func (t *explainText) endpoint(e *ExplainedEndpoint) {
 	}
 	text += fmt.Sprintf(", priority %d, weight %d, %s, %s, %d calls in flight", e.Priority, e.Weight, e.Health, e.Connection, e.InFlight)
 	t.line(3, e.Pickable, "%s%s", text, because(e.Reason))
+	if e.Security != plainWords {
+		t.line(4, e.Pickable, "%s", e.Security)
+	}
 }
 
 // percent writes a share with as many digits as it needs, at most two.

@@ -90,7 +90,7 @@ func (s *endpointSet) connected(t *tier) bool {
 
 // explain says how an endpoint stands that the mesh calls usable.
 func (s *endpointSet) explain(at int, force []bool) ExplainedEndpoint {
-	e := explained(&s.endpoints[at])
+	e := s.explained(&s.endpoints[at])
 	for i := range s.tiers {
 		t := &s.tiers[i]
 		if uint64(at) < t.first || uint64(at) >= t.first+t.count {
@@ -114,7 +114,7 @@ func (s *endpointSet) explain(at int, force []bool) ExplainedEndpoint {
 // calls go there only in panic, or where a session is bound to it.
 func (s *endpointSet) explainOther(i int) ExplainedEndpoint {
 	o := &s.from.others[i]
-	e := explained(&o.endpoint)
+	e := s.explained(&o.endpoint)
 	e.place(&s.from.localities[o.locality])
 	panicking := false
 	if at := s.listed + i; at < len(s.endpoints) {
@@ -132,8 +132,12 @@ func (s *endpointSet) explainOther(i int) ExplainedEndpoint {
 	return e
 }
 
-func explained(e *endpoint) ExplainedEndpoint {
-	return ExplainedEndpoint{Address: e.addr.String(), Weight: e.weight, Health: healthWords[e.health], Connection: "not connected"}
+func (s *endpointSet) explained(e *endpoint) ExplainedEndpoint {
+	var sec *security
+	if s.security != nil {
+		sec = s.security[e.labels].at(e)
+	}
+	return ExplainedEndpoint{Address: e.addr.String(), Weight: e.weight, Health: healthWords[e.health], Security: sec.String(), Connection: "not connected"}
 }
 
 // place says where it is.
@@ -149,6 +153,9 @@ func (s *endpointSet) connection(at int, e *ExplainedEndpoint) {
 	state := cellIdle
 	if c != nil {
 		state, e.Connection, e.InFlight = cellState(c.state.Load()), c.problem(), c.inflight.Load()
+		if who := c.peer.Load(); who != nil && state == cellReady {
+			e.Security += "; connected by " + *who
+		}
 	}
 	e.Ejected = s.hosts != nil && s.hosts[at].ejected.Load()
 	switch {

@@ -177,7 +177,9 @@ func (d *discovery) assemble(e *entry) {
 	a := &assignment{cluster: e.name, localities: []locality{}}
 	var c *cluster
 	if _, name, ok := strings.Cut(e.name, ":"); ok && d.entries[kindCluster][name] != nil {
-		c, _ = d.entries[kindCluster][name].value.(*cluster)
+		if c, _ = d.entries[kindCluster][name].value.(*cluster); c != nil && c.inline != nil {
+			a.labels = c.inline.labels
+		}
 	}
 	var failures []string
 	waiting := false
@@ -204,7 +206,7 @@ func (d *discovery) assemble(e *entry) {
 		}
 		l := &a.localities[len(a.localities)-1]
 		for _, addr := range addrs {
-			a.endpoints = append(a.endpoints, endpoint{addr: netip.AddrPortFrom(addr, name.port), weight: max(name.weight, 1), extra: &endpointExtra{hostname: cmp.Or(name.hostname, name.host)}})
+			a.endpoints = append(a.endpoints, endpoint{addr: netip.AddrPortFrom(addr, name.port), weight: max(name.weight, 1), labels: name.labels, extra: &endpointExtra{hostname: cmp.Or(name.hostname, name.host)}})
 			l.count++
 		}
 	}
@@ -271,7 +273,7 @@ func (l *locality) complete(a *assignment) {
 // same says that an assignment that was made here has the same endpoints.
 func (a *assignment) same(b *assignment) bool {
 	return slices.Equal(a.localities, b.localities) && slices.EqualFunc(a.endpoints, b.endpoints, func(x, y endpoint) bool {
-		return x.addr == y.addr && x.weight == y.weight
+		return x.addr == y.addr && x.weight == y.weight && maps.Equal(a.labelsOf(&x), b.labelsOf(&y))
 	})
 }
 

@@ -8,18 +8,18 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// plainText is credentials of connections without TLS. gRPC does not tell how
-// many streams a peer allows at a time; plainText reads it from the first frame
+// heedful is the credentials of the mesh's own connections. gRPC does not tell how
+// many streams a peer allows at a time; heedful reads it from the first frame
 // that the peer sends, which is its SETTINGS (RFC 9113, section 3.4). What a
 // peer says later is left to gRPC, which queues calls by it.
 //
 // Credentials of the user's own are used as they are: then only a limit that
 // the mesh sets is known.
-type plainText struct {
+type heedful struct {
 	credentials.TransportCredentials
 }
 
-func (p plainText) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (p heedful) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := p.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
 		return conn, info, err
@@ -31,8 +31,8 @@ func (p plainText) ClientHandshake(ctx context.Context, authority string, raw ne
 	return conn, info, nil
 }
 
-func (p plainText) Clone() credentials.TransportCredentials {
-	return plainText{p.TransportCredentials.Clone()}
+func (p heedful) Clone() credentials.TransportCredentials {
+	return heedful{p.TransportCredentials.Clone()}
 }
 
 // settingsConn looks at what is read until it has seen one frame.

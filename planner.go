@@ -87,18 +87,23 @@ func (pl *planner) drop(p *plan) {
 }
 
 // set returns the endpoint set of a cluster that chooses as b says, made from
-// the newest one of its kind where the assignment changed.
-func (pl *planner) set(c *cluster, a *assignment, b balancing) *endpointSet {
+// the newest one of its kind where the assignment changed. The authority of
+// calls counts where the cluster names its endpoints' certificates by it.
+func (pl *planner) set(c *cluster, a *assignment, b balancing, authority string) *endpointSet {
+	host := ""
+	if c.nameSNI || c.nameSAN {
+		host = hostOf(authority)
+	}
 	var newest *endpointSet
 	for _, s := range pl.sets[c.name] {
-		if s.cluster == c && s.source == a && s.balance == b {
+		if s.cluster == c && s.source == a && s.balance == b && s.authority == host {
 			return s
 		}
 		if newest == nil || s.balance == b || newest.balance != b {
 			newest = s
 		}
 	}
-	s := newBalancedSet(pl.table, c, a, b, pl.state(c, &b), newest)
+	s := newBalancedSet(pl.table, c, a, b, host, pl.state(c, &b), newest)
 	pl.sets[c.name] = append(pl.sets[c.name], s)
 	return s
 }

@@ -78,6 +78,9 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.ads = newADS(&m.config, m.log, &m.counts, os.ReadFile, m.publish)
+	if s := m.table.secrets; s == nil || !s.workload.available() {
+		m.ads.machine.decode = decodeAnonymously
+	}
 	loop, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m.stop = stop
 	go m.ads.run(loop)           // ended and joined by Close

@@ -1,5 +1,11 @@
 package proxyless
 
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+)
+
 // tlsContext is what is kept of an UpstreamTlsContext or DownstreamTlsContext:
 // how a connection is encrypted, what is shown to the peer and what is asked of
 // it. It names secrets and holds none, so that a certificate is renewed without
@@ -27,6 +33,60 @@ type tlsContext struct {
 	needSNI bool // require_sni
 }
 
+// needsWorkload says that a handshake needs this workload's own certificate, or
+// the roots that came with it.
+func (t *tlsContext) needsWorkload() bool {
+	return t != nil && (t.identity.kind == secretWorkload || t.roots.kind == secretWorkload)
+}
+
+// verifies says that the peer has to prove who it is.
+func (t *tlsContext) verifies() bool {
+	return t.roots.kind != secretNone || len(t.hashes)+len(t.keys) > 0
+}
+
+// fail notes the first field that cannot be obeyed.
+func (t *tlsContext) fail(field, why string) {
+	if t.failure == "" {
+		t.failure = field + " cannot be obeyed: " + why
+	}
+}
+
+// settle writes the text of a context that is complete. Of what is secret, and
+// of what is long, it has a hash.
+func (t *tlsContext) settle() *tlsContext {
+	var b strings.Builder
+	list := func(name string, n int, each func(i int) string) {
+		if n == 0 {
+			return
+		}
+		b.WriteString(name + "[")
+		for i := range n {
+			b.WriteString(either(i > 0, " ", "") + each(i))
+		}
+		b.WriteString("] ")
+	}
+	flag := func(name string, set bool) { b.WriteString(either(set, name+" ", "")) }
+	fmt.Fprintf(&b, "identity(%s) roots(%s) versions(%x %x) sni(%q) ", t.identity.text(), t.roots.text(), t.versions[0], t.versions[1], t.sni)
+	list("names", len(t.names), func(i int) string {
+		m := &t.names[i]
+		return fmt.Sprintf("%d,%q,%d,%q,%t", m.kind, m.oid, m.text.kind, m.text.text, m.text.foldCase)
+	})
+	list("hashes", len(t.hashes), func(i int) string { return fmt.Sprintf("%x", t.hashes[i]) })
+	list("keys", len(t.keys), func(i int) string { return fmt.Sprintf("%x", t.keys[i]) })
+	list("alpn", len(t.alpn), func(i int) string { return fmt.Sprintf("%q", t.alpn[i]) })
+	list("ciphers", len(t.ciphers), func(i int) string { return fmt.Sprintf("%x", t.ciphers[i]) })
+	list("curves", len(t.curves), func(i int) string { return fmt.Sprintf("%x", t.curves[i]) })
+	flag("hostSNI", t.hostSNI)
+	flag("sameSNI", t.sameSNI)
+	flag("demands", t.demands)
+	flag("needSNI", t.needSNI)
+	if t.failure != "" {
+		fmt.Fprintf(&b, "failure(%q)", t.failure)
+	}
+	t.text = strings.TrimSuffix(b.String(), " ")
+	return t
+}
+
 // secretKind is where a secret is found.
 type secretKind uint8
 
@@ -45,7 +105,52 @@ type secretRef struct {
 	name      string // secretProvider: the instance; secretFile: the path of the certificate or roots
 	key       string // secretFile: the path of the key
 	inline    *trustRoots
-	inlineKey []byte // never shown; PEM of certificate and key, for secretInline
+	inlineKey []byte   // never shown; PEM of certificate and key, for secretInline
+	digest    [32]byte // SHA-256 of what is inline, the certificate or the roots
+}
+
+// text is the reference as part of a context's text.
+func (r *secretRef) text() string {
+	switch r.kind {
+	case secretNone:
+		return "none"
+	case secretWorkload:
+		return "workload"
+	case secretProvider:
+		return fmt.Sprintf("provider %q", r.name)
+	case secretFile:
+		return fmt.Sprintf("file %q %q", r.name, r.key)
+	case secretSystem:
+		return "system"
+	}
+	return fmt.Sprintf("inline %x", r.digest)
+}
+
+// words say where a secret comes from.
+func (r *secretRef) words() string {
+	switch r.kind {
+	case secretWorkload:
+		return "the mesh's"
+	case secretProvider:
+		return "of certificate provider " + r.name
+	case secretFile:
+		return "of " + r.name
+	case secretSystem:
+		return "the system's"
+	case secretInline:
+		return "in the mesh's configuration"
+	}
+	return "none"
+}
+
+// seal notes what tells an inline secret from others.
+func (r *secretRef) seal(parts ...[]byte) {
+	sum := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(sum, "%d:", len(p))
+		sum.Write(p)
+	}
+	sum.Sum(r.digest[:0])
 }
 
 // sanKind is SubjectAltNameMatcher.SanType.

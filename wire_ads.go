@@ -259,6 +259,12 @@ func decodeResource(k kind, value []byte) (decoded, error) {
 	return new(decoding).resource(k, value)
 }
 
+// decodeAnonymously is decodeResource for a workload that has no certificate to
+// come by: it takes no offer of mutual TLS.
+func decodeAnonymously(k kind, value []byte) (decoded, error) {
+	return (&decoding{anonymous: true}).resource(k, value)
+}
+
 func (d *decoding) resource(k kind, value []byte) (decoded, error) {
 	got := decoded{name: resourceName(k, value)}
 	if len(value) > maxResource {

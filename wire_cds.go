@@ -22,8 +22,6 @@ const (
 	enumOriginalDst
 )
 
-const demandsTLS = "the mesh demands TLS to this service (trafficPolicy.tls of a DestinationRule), and this version sends plain text only"
-
 // clusterParts are the messages inside a cluster, before they are looked into.
 type clusterParts struct {
 	discovery oneof
@@ -33,8 +31,10 @@ type clusterParts struct {
 	outlier   []byte
 	socket    []byte
 	sockets   [][]byte // transport_socket_matches
+	matcher   bool     // transport_socket_matcher
 	common    []byte   // common_lb_config
 	upstream  []byte   // upstream_connection_options
+	names     []byte   // upstream_http_protocol_options
 
 	policy                                     uint64
 	balancing                                  []byte
@@ -114,10 +114,14 @@ func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error
 		case 43:
 			d.keep(&c, "transport_socket_matches")
 			p.sockets = append(p.sockets, c.bytes("transport_socket_matches"))
+		case 46:
+			c.message("upstream_http_protocol_options", &p.names)
 		case 52:
 			c.message("maglev_lb_config", &p.maglev)
 		case 56:
 			c.message("round_robin_lb_config", &p.roundRobin)
+		case 59:
+			p.matcher = true
 		default:
 			d.ignoreIf(&c, clusterUnapplied)
 		}
@@ -308,52 +312,4 @@ func enumName(names []string, value uint64) string {
 		return names[value]
 	}
 	return fmt.Sprint(int32(value))
-}
-
-// transport fails the cluster where the mesh demands anything but plain text
-// of every connection. A socket that is chosen by the endpoint's metadata is
-// the mesh's offer of TLS (auto mTLS), not a demand.
-func (d *decoding) transport(p *clusterParts, x *cluster) error {
-	plain, kind, err := decodeTransportSocket(p.socket)
-	if err != nil {
-		return inField("transport_socket", err)
-	}
-	for i := len(p.sockets) - 1; i >= 0; i-- {
-		every, its, itsKind, err := decodeSocketMatch(p.sockets[i])
-		if err != nil {
-			return inElement("transport_socket_matches", i, err)
-		}
-		if every {
-			plain, kind = its, itsKind
-		}
-		d.ignore("transport_socket_matches")
-	}
-	switch {
-	case plain || x.failure != "":
-	case strings.HasSuffix(kind, "UpstreamTlsContext"), kind == "envoy.transport_sockets.tls":
-		x.failure = demandsTLS
-	default:
-		x.failure = fmt.Sprintf("the mesh demands the transport socket %q, and this version sends plain text only", kind)
-	}
-	return nil
-}
-
-// decodeSocketMatch reads a Cluster.TransportSocketMatch; every says that it
-// is for all endpoints.
-func decodeSocketMatch(b []byte) (every, plain bool, kind string, err error) {
-	var match, socket []byte
-	c := walk(b)
-	for c.next() {
-		switch c.num {
-		case 2:
-			c.message("match", &match)
-		case 3:
-			c.message("transport_socket", &socket)
-		}
-	}
-	if c.err != nil {
-		return false, false, "", c.err
-	}
-	plain, kind, err = decodeTransportSocket(socket)
-	return len(match) == 0, plain, kind, inField("transport_socket", err)
 }

@@ -12,7 +12,6 @@ import (
 
 const (
 	rawTLSType = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-	tlsFailure = "the mesh demands TLS to this service (trafficPolicy.tls of a DestinationRule), and this version sends plain text only"
 )
 
 // rawCluster is a cluster as istiod sends it without a DestinationRule.
@@ -72,6 +71,9 @@ func TestCluster(t *testing.T) {
 	autoTLS := rawProto{}.text(1, "tlsMode-istio").msg(2, rawStruct("tlsMode", "istio")).msg(3, rawSocket("envoy.transport_sockets.tls", rawTLSType))
 	autoPlain := rawProto{}.text(1, "tlsMode-disabled").msg(2, rawProto{}).msg(3, rawSocket("envoy.transport_sockets.raw_buffer", ""))
 	alwaysTLS := rawProto{}.text(1, "always").msg(3, rawSocket("envoy.transport_sockets.tls", rawTLSType))
+	anyTLS := (&tlsContext{}).settle()
+	istioMatch := socketMatch{name: "tlsMode-istio", labels: socketLabels{"tlsMode": `"istio"`}, tls: anyTLS}
+	failing := func(why string) *tlsContext { return (&tlsContext{failure: why}).settle() }
 	nested := rawProto{}.msg(1, rawProto{}.msg(4, rawProto{}.packed(2, typeLocalityRoundRobin, rawProto{}.msg(1, rawPolicies(typeRoundRobin)))))
 	for name, test := range map[string]struct {
 		raw     rawProto
@@ -188,18 +190,37 @@ func TestCluster(t *testing.T) {
 			rawCluster().msg(41, rawPolicy("xds.type.v3.TypedStruct", rawProto{}.text(1, typePrefix+typeLeastRequest).msg(2, rawStruct("choice_count", "3")))),
 			cluster{balance: balancing{policy: lbLeastRequest}}, []string{"load_balancing_policy (TypedStruct of " + typeLeastRequest + ")"},
 		},
-		"tls: ISTIO_MUTUAL": {rawCluster().msg(24, rawSocket("envoy.transport_sockets.tls", rawTLSType)), cluster{failure: tlsFailure}, nil},
-		"tls by name only":  {rawCluster().msg(24, rawSocket("envoy.transport_sockets.tls", "")), cluster{failure: tlsFailure}, nil},
+		"tls: SIMPLE without anything": {rawCluster().msg(24, rawSocket("envoy.transport_sockets.tls", rawTLSType)), cluster{tls: anyTLS}, nil},
+		"tls by name only": {
+			rawCluster().msg(24, rawSocket("envoy.transport_sockets.tls", "")),
+			cluster{tls: failing("transport_socket.typed_config cannot be obeyed: it has no typed_config")}, nil,
+		},
 		"another socket": {
 			rawCluster().msg(24, rawSocket("x", "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport")),
-			cluster{failure: `the mesh demands the transport socket "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport", and this version sends plain text only`}, nil,
+			cluster{tls: failing(`transport_socket.typed_config cannot be obeyed: "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport" is not supported`)}, nil,
 		},
-		"a socket without anything": {rawCluster().msg(24, rawProto{}), cluster{failure: `the mesh demands the transport socket "", and this version sends plain text only`}, nil},
-		"tls: DISABLE":              {rawCluster().msg(24, rawSocket("envoy.transport_sockets.raw_buffer", typeRawBuffer)), cluster{}, nil},
-		"auto mTLS":                 {rawCluster().msg(43, autoTLS, autoPlain), cluster{}, []string{"transport_socket_matches"}},
-		"auto mTLS, else TLS":       {rawCluster().msg(43, autoTLS).msg(24, rawSocket("x", rawTLSType)), cluster{failure: tlsFailure}, []string{"transport_socket_matches"}},
-		"auto mTLS, else plain":     {rawCluster().msg(43, autoTLS, autoPlain, alwaysTLS).msg(24, rawSocket("x", rawTLSType)), cluster{}, []string{"transport_socket_matches"}},
-		"TLS for all endpoints":     {rawCluster().msg(43, alwaysTLS, autoPlain), cluster{failure: tlsFailure}, []string{"transport_socket_matches"}},
+		"a socket without anything": {rawCluster().msg(24, rawProto{}), cluster{tls: failing(`transport_socket.typed_config cannot be obeyed: "" is not supported`)}, nil},
+		"a context as a TypedStruct": {
+			rawCluster().msg(24, rawProto{}.packed(3, "xds.type.v3.TypedStruct", rawProto{}.text(1, typePrefix+rawTLSType))),
+			cluster{tls: failing("transport_socket.typed_config cannot be obeyed: a TypedStruct of a TLS context is not supported")}, nil,
+		},
+		"tls: DISABLE":           {rawCluster().msg(24, rawSocket("envoy.transport_sockets.raw_buffer", typeRawBuffer)), cluster{}, nil},
+		"auto mTLS":              {rawCluster().msg(43, autoTLS, autoPlain), cluster{sockets: []socketMatch{istioMatch}}, nil},
+		"auto mTLS, else TLS":    {rawCluster().msg(43, autoTLS).msg(24, rawSocket("x", rawTLSType)), cluster{tls: anyTLS, sockets: []socketMatch{istioMatch}}, nil},
+		"auto mTLS, else plain":  {rawCluster().msg(43, autoTLS, autoPlain, alwaysTLS).msg(24, rawSocket("x", rawTLSType)), cluster{sockets: []socketMatch{istioMatch}}, nil},
+		"TLS for all endpoints":  {rawCluster().msg(43, alwaysTLS, autoPlain), cluster{tls: anyTLS}, nil},
+		"plain for all":          {rawCluster().msg(43, autoPlain, autoTLS).msg(24, rawSocket("x", rawTLSType)), cluster{}, nil},
+		"sockets by a matcher":   {rawCluster().msg(59, rawProto{}), cluster{tls: failing("transport_socket_matcher cannot be obeyed: it is not supported")}, nil},
+		"names of plain text":    {rawCluster().msg(46, rawProto{}.num(1, 1).num(2, 1)), cluster{}, nil},
+		"auto_sni, the old form": {rawCluster().msg(24, rawSocket("x", rawTLSType)).msg(46, rawProto{}.num(1, 1)), cluster{tls: anyTLS, nameSNI: true}, nil},
+		"auto_sni and auto_san_validation": {
+			rawCluster().msg(24, rawSocket("x", rawTLSType)).entry(36, typeHTTPOptions, rawProto{}.text(1, typePrefix+typeHTTPOptions).msg(2, rawProto{}.msg(2, rawProto{}.num(1, 1).num(2, 1)))),
+			cluster{tls: anyTLS, nameSNI: true, nameSAN: true}, nil,
+		},
+		"auto_sni by a header": {
+			rawCluster().msg(24, rawSocket("x", rawTLSType)).msg(46, rawProto{}.num(1, 1).text(3, "x-host")),
+			cluster{tls: failing("upstream_http_protocol_options.override_auto_sni_header cannot be obeyed: the name does not change with each call"), nameSNI: true}, nil,
+		},
 		"resolution: DNS": {
 			rawProto{}.text(1, reviews).num(2, enumStrictDNS).msg(16, rawSeconds(60)).num(17, 1).msg(33, rawProto{}.text(1, reviews).msg(2,
 				rawLocality("eu", "b", 1, 0, rawNamed("b.example.org", 80, 3)), rawLocality("eu", "a", 0, 0, rawNamed("a.example.org", 80, 1), rawNamed("c.example.org", 81, 1).num(2, 2)))),
@@ -219,7 +240,7 @@ func TestCluster(t *testing.T) {
 		},
 		"resolution: STATIC": {
 			rawProto{}.text(1, reviews).msg(33, rawProto{}.msg(2, rawLocality("", "", 0, 1, rawEndpoint("10.0.0.1", 80, 0, 1)))),
-			cluster{edsName: "-", source: discoverStatic, inline: &assignment{localities: []locality{{weight: 1, count: 1}}, endpoints: []endpoint{{addr: addr("10.0.0.1:80"), weight: 1}}}}, nil,
+			cluster{edsName: "-", source: discoverStatic, inline: &assignment{localities: []locality{{weight: 1, count: 1}}, endpoints: []endpoint{{addr: addr("10.0.0.1:80"), weight: 1, labels: 1}}, labels: []socketLabels{{"tlsMode": `"istio"`}}}}, nil,
 		},
 		"BlackHoleCluster": {rawProto{}.text(1, reviews), cluster{edsName: "-", source: discoverStatic, inline: &assignment{}}, nil},
 		"resolution: NONE, and a Service without an address": {

@@ -232,13 +232,13 @@ func (d *decoding) tcpClusters(b []byte) (clusters []weightedCluster, total uint
 // one TCP proxy; other network filters may refuse connections.
 func (d *decoding) inboundChain(p *chainParts, l *listener) error {
 	chain := filterChain{name: p.name, match: p.match}
-	plain, _, err := decodeTransportSocket(p.socket)
+	outer := d.enter()
+	secured, err := d.transportSocket(p.socket, typeDownstreamTLS, "transport_socket")
+	d.leave(outer, "transport_socket", "", -1)
 	if err != nil {
 		return inField("transport_socket", err)
 	}
-	if !plain {
-		chain.tls = &tlsContext{failure: "TLS contexts are not read yet"}
-	}
+	chain.tls = secured
 	if p.managers != 1 && (p.managers > 1 || p.tcp != 1) {
 		return inField("filters", fmt.Errorf("%d HttpConnectionManagers instead of one", p.managers))
 	}
@@ -305,30 +305,4 @@ func (d *decoding) ignoreFault(f *listenerFilter) {
 	if f.applies() {
 		d.ignore("http_filters[" + f.name + "]")
 	}
-}
-
-// decodeTransportSocket reads an envoy.config.core.v3.TransportSocket; without one,
-// and with that of raw_buffer, connections are plain text. The type is its
-// name where it has no configuration.
-func decodeTransportSocket(b []byte) (plain bool, kind string, err error) {
-	if b == nil {
-		return true, "", nil
-	}
-	var name, packed []byte
-	c := walk(b)
-	for c.next() {
-		switch c.num {
-		case 1:
-			name = c.raw("name")
-		case 3:
-			c.message("typed_config", &packed)
-		}
-	}
-	x, err := decodeExtension(packed)
-	c.fail(inField("typed_config", err))
-	if x.name == "" {
-		x.name = string(name)
-		return x.name == "envoy.transport_sockets.raw_buffer", x.name, c.err
-	}
-	return x.name == typeRawBuffer, x.name, c.err
 }

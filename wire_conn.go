@@ -30,16 +30,18 @@ func (d *decoding) protocolOptions(entry []byte, p *clusterParts) error {
 }
 
 // httpOptions reads an envoy.extensions.upstreams.http.v3.HttpProtocolOptions.
-// What it says of HTTP/1 and of TLS is not for a plain gRPC connection; what it
-// says comes in place of the older fields.
+// What it says of HTTP/1 is not for gRPC; what it says comes in place of the
+// older fields.
 func (d *decoding) httpOptions(b []byte, p *clusterParts) error {
 	var config oneof
-	var common []byte
+	var common, names []byte
 	c := walk(b)
 	for c.next() {
 		switch c.num {
 		case 1:
 			c.message("common_http_protocol_options", &common)
+		case 2:
+			c.message("upstream_http_protocol_options", &names)
 		case 3, 4, 5:
 			config.message(&c, "upstream_protocol_options")
 		default:
@@ -53,6 +55,9 @@ func (d *decoding) httpOptions(b []byte, p *clusterParts) error {
 	}
 	if common != nil {
 		p.httpOptions = common
+	}
+	if names != nil {
+		p.names = names
 	}
 	http2, err := submessage(config.val, 2, "http2_protocol_options")
 	if http2 != nil {

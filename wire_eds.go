@@ -122,6 +122,10 @@ func (d *decoding) localityParts(b []byte) (p localityParts, err error) {
 			d.ignore("endpoints[*].load_balancer_endpoints")
 		case 8:
 			d.ignore("endpoints[*].leds_cluster_locality_config")
+		case 9:
+			if mapValue(c.bytes("metadata"), metadataSocket) != nil {
+				d.ignore("endpoints[*].metadata." + metadataSocket)
+			}
 		}
 	}
 	d.kept += p.count
@@ -183,6 +187,7 @@ func (d *decoding) fill(a *assignment, localities []localityParts) error {
 			return inField("endpoints", fmt.Errorf("the weights of priority %d add up to %d, more than %d", p.priority, sum, uint32(math.MaxUint32)))
 		}
 	}
+	a.labels = f.labels.sets
 	return nil
 }
 
@@ -190,8 +195,10 @@ func (d *decoding) fill(a *assignment, localities []localityParts) error {
 type filling struct {
 	*decoding
 	*assignment
-	seen     addressSet
-	metadata []byte // of the endpoint before, where nothing of it counts: endpoints of one workload have the same
+	seen         addressSet
+	labels       labelled
+	metadata     []byte // of the endpoint before: endpoints of one workload have the same
+	labelsBefore uint16 // what it gave that endpoint
 }
 
 // locality appends the endpoints of one locality that may be called.
@@ -240,18 +247,20 @@ func (d *decoding) namedEndpoints(b []byte) (a *assignment, names []dnsName, err
 		return nil, nil, err
 	}
 	parts := inOrder(localities)
+	var labels labelled
 	for i := range parts {
 		p := &parts[i]
-		if names, err = d.localityNames(p, i, names); err != nil {
+		if names, err = d.localityNames(p, i, &labels, names); err != nil {
 			return nil, nil, inElement("endpoints", p.index, err)
 		}
 		p.count = 0
 		a.localities = append(a.localities, p.locality)
 	}
+	a.labels = labels.sets
 	return a, names, nil
 }
 
-func (d *decoding) localityNames(p *localityParts, at int, names []dnsName) ([]dnsName, error) {
+func (d *decoding) localityNames(p *localityParts, at int, labels *labelled, names []dnsName) ([]dnsName, error) {
 	var sum uint64
 	c := walk(p.message)
 	for i := 0; c.next(); {
@@ -262,6 +271,9 @@ func (d *decoding) localityNames(p *localityParts, at int, names []dnsName) ([]d
 		n := dnsName{weight: e.weight, locality: at, priority: p.priority}
 		if err == nil && e.host.num == 1 {
 			err = inField("endpoint", n.read(e.host.val))
+		}
+		if err == nil {
+			n.labels, err = labels.labelsOf(e.metadata)
 		}
 		switch {
 		case err != nil:

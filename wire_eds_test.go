@@ -201,10 +201,11 @@ func TestAddressesAreReadAsNetipReadsThem(t *testing.T) {
 func checkUsualEndpoint(t *testing.T, raw []byte) {
 	t.Helper()
 	var short, general endpoint
-	if !usualEndpoint(raw, &short, new([]byte)) {
+	f := filling{decoding: &decoding{}, assignment: &assignment{}}
+	if !f.usualEndpoint(raw, &short) {
 		return
 	}
-	f := filling{decoding: &decoding{}, assignment: &assignment{}}
+	f = filling{decoding: &decoding{}, assignment: &assignment{}}
 	if use, err := f.unusualEndpoint(raw, &general); !use || err != nil || short.health.usable() != general.health.usable() || short.health.usable() && short != general {
 		t.Errorf("%x: %+v, in general %+v, %v, %v", raw, short, general, use, err)
 	}
@@ -213,8 +214,9 @@ func checkUsualEndpoint(t *testing.T, raw []byte) {
 func TestUsualEndpointIsWhatIstiodSends(t *testing.T) {
 	e := rawEndpoint("10.244.13.7", 50052, 1, 1)
 	var got endpoint
-	want := endpoint{addr: netip.MustParseAddrPort("10.244.13.7:50052"), weight: 1, health: healthHealthy}
-	if !usualEndpoint(e, &got, new([]byte)) || got != want {
+	want := endpoint{addr: netip.MustParseAddrPort("10.244.13.7:50052"), weight: 1, health: healthHealthy, labels: 1}
+	var f filling
+	if !f.usualEndpoint(e, &got) || got != want {
 		t.Errorf("not taken, or taken for %+v", got)
 	}
 	for i := range e { // every byte wrong in every way

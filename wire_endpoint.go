@@ -12,7 +12,7 @@ import (
 // endpoint reads an envoy.config.endpoint.v3.LbEndpoint; use is false for one
 // that cannot be called.
 func (f *filling) endpoint(b []byte, e *endpoint) (use bool, err error) {
-	if !usualEndpoint(b, e, &f.metadata) {
+	if !f.usualEndpoint(b, e) {
 		if use, err = f.unusualEndpoint(b, e); !use || err != nil {
 			return false, err
 		}
@@ -22,9 +22,9 @@ func (f *filling) endpoint(b []byte, e *endpoint) (use bool, err error) {
 
 // usualEndpoint reads an LbEndpoint of the form that istiod sends for a pod.
 // It is there for speed only: of any other form, and of anything wrong, it
-// returns false, and unusualEndpoint decides. Metadata that is known to be of no
-// interest is passed from one endpoint to the next.
-func usualEndpoint(b []byte, e *endpoint, metadata *[]byte) bool {
+// returns false, and unusualEndpoint decides. Metadata that is like that of the
+// endpoint before is not looked at again.
+func (f *filling) usualEndpoint(b []byte, e *endpoint) bool {
 	*e = endpoint{weight: 1}
 	for len(b) >= 2 {
 		tag, n := b[0], int(b[1])
@@ -38,7 +38,7 @@ func usualEndpoint(b []byte, e *endpoint, metadata *[]byte) bool {
 			}
 			n, b = n&0x7F|int(b[0])<<7, b[1:]
 		}
-		if n > len(b) || !usualField(tag, b[:n], e, metadata) {
+		if n > len(b) || !f.usualField(tag, b[:n], e) {
 			return false
 		}
 		b = b[n:]
@@ -47,7 +47,7 @@ func usualEndpoint(b []byte, e *endpoint, metadata *[]byte) bool {
 }
 
 // usualField takes a length-delimited field of an LbEndpoint.
-func usualField(tag byte, b []byte, e *endpoint, metadata *[]byte) bool {
+func (f *filling) usualField(tag byte, b []byte, e *endpoint) bool {
 	switch tag {
 	case 1<<3 | 2: // endpoint { address { socket_address {
 		if len(b) < 4 || len(b) >= 0x80 || b[0] != 1<<3|2 || b[2] != 1<<3|2 || int(b[1]) != len(b)-2 || int(b[3]) != len(b)-4 || e.addr.IsValid() {
@@ -55,13 +55,18 @@ func usualField(tag byte, b []byte, e *endpoint, metadata *[]byte) bool {
 		}
 		return usualSocket(b[4:], &e.addr)
 	case 3<<3 | 2: // metadata
-		if bytes.Equal(b, *metadata) {
-			return true
-		}
-		if !usualMetadata(b) {
+		if e.labels != 0 { // twice: what was before counts, too
 			return false
 		}
-		*metadata = b
+		if !bytes.Equal(b, f.metadata) {
+			socket, ok := usualMetadata(b)
+			labels, err := f.labels.add(socket)
+			if !ok || err != nil {
+				return false
+			}
+			f.metadata, f.labelsBefore = b, labels
+		}
+		e.labels = f.labelsBefore
 		return true
 	case 4<<3 | 2: // load_balancing_weight { value
 		if len(b) != 2 || b[0] != 1<<3 || b[1] >= 0x80 || b[1] == 0 {
@@ -73,24 +78,31 @@ func usualField(tag byte, b []byte, e *endpoint, metadata *[]byte) bool {
 	return false
 }
 
-// usualMetadata says that a Metadata has nothing that counts, which only
-// filter_metadata["envoy.lb"] has.
-func usualMetadata(b []byte) bool {
+// usualMetadata finds what counts of a Metadata: what chooses a transport
+// socket. Load balancing by metadata is not usual.
+func usualMetadata(b []byte) (socket []byte, ok bool) {
 	for len(b) > 0 {
 		entry, rest, ok := usualPart(b, 1)
 		if !ok {
-			return false
+			return nil, false
 		}
 		key, value, ok := usualPart(entry, 1)
 		if !ok || string(key) == metadataLB {
-			return false
+			return nil, false
 		}
-		if _, after, ok := usualPart(value, 2); !ok || len(after) > 0 {
-			return false
+		its, after, ok := usualPart(value, 2)
+		if !ok || len(after) > 0 {
+			return nil, false
+		}
+		if string(key) == metadataSocket {
+			if socket != nil {
+				return nil, false
+			}
+			socket = its
 		}
 		b = rest
 	}
-	return true
+	return socket, true
 }
 
 // usualPart takes a length-delimited field, with one or two bytes of length,
@@ -144,6 +156,9 @@ func (f *filling) unusualEndpoint(b []byte, e *endpoint) (use bool, err error) {
 	}
 	if key := hashKey(p.metadata); key != "" {
 		e.more().hashKey = key
+	}
+	if e.labels, err = f.labels.labelsOf(p.metadata); err != nil {
+		return false, err
 	}
 	if use && e.weight == 0 {
 		f.ignore("endpoints[*].lb_endpoints[" + e.addr.String() + "].load_balancing_weight (0)")

@@ -97,7 +97,7 @@ func TestListener(t *testing.T) {
 		},
 		"a provider with STRICT mTLS and an AuthorizationPolicy": {
 			rawInbound(rawChain("inbound-mtls", rawManager(rbac, rawFilter("fault", typeFault, nil), rawRouter), "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext")),
-			listener{name: inboundName, inbound: []filterChain{{name: "inbound-mtls", tls: &tlsContext{failure: "TLS contexts are not read yet"}, filters: []inboundFilter{{access: &accessFilter{rules: &accessRules{}}}}}}}, nil,
+			listener{name: inboundName, inbound: []filterChain{{name: "inbound-mtls", tls: (&tlsContext{failure: "transport_socket.common_tls_context cannot be obeyed: it names no certificate to show"}).settle(), filters: []inboundFilter{{access: &accessFilter{rules: &accessRules{}}}}}}}, nil,
 		},
 		"a provider with what is not known": {
 			rawInbound(rawChain("x", rawManager(rawFilter("jwt", "a.Jwt", nil), rawProto{}.text(1, "discovered").msg(5, rawProto{}), rawRouter), typeRawBuffer).
