@@ -3,8 +3,11 @@ package proxyless
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
+	"time"
 )
 
 // Variables that name a bootstrap: a file, which wins, or the JSON itself
@@ -22,7 +25,16 @@ type bootstrap struct {
 	rootCertFile string
 	tokenFile    string
 	node         Node
+	providers    map[string]fileProvider
 	notes        []string // what it says without effect
+}
+
+// fileProvider is one of certificate_providers of the plugin file_watcher (gRFC
+// A29): a certificate with its key, roots, or both.
+type fileProvider struct {
+	cert, key     string // both or none
+	roots, bundle string // bundle is a SPIFFE bundle map (gRFC A87), which wins over roots
+	refresh       time.Duration
 }
 
 // readBootstrap reads the bootstrap that the environment names, once and
@@ -96,8 +108,8 @@ func parseBootstrap(data []byte) (*bootstrap, error) {
 	if err := b.addServers(raw.Servers); err != nil {
 		return nil, err
 	}
-	if len(raw.Providers) > 0 {
-		b.note("certificate_providers are not used: providers are called without TLS")
+	if err := b.addProviders(raw.Providers); err != nil {
+		return nil, err
 	}
 	if len(raw.Authorities) > 0 {
 		b.note("authorities are not used: there is one control plane")
@@ -106,6 +118,51 @@ func parseBootstrap(data []byte) (*bootstrap, error) {
 		b.note("client_default_listener_resource_name_template is not used: listeners have the names of their services")
 	}
 	return b, nil
+}
+
+type providerJSON struct {
+	Plugin string `json:"plugin_name"`
+	Config struct {
+		Cert    string `json:"certificate_file"`
+		Key     string `json:"private_key_file"`
+		Roots   string `json:"ca_certificate_file"`
+		Bundle  string `json:"spiffe_trust_bundle_map_file"`
+		Refresh string `json:"refresh_interval"`
+	} `json:"config"`
+}
+
+// addProviders takes the file watchers. An instance of another plugin is left
+// out: what refers to it fails.
+func (b *bootstrap) addProviders(raw map[string]json.RawMessage) error {
+	for _, instance := range slices.Sorted(maps.Keys(raw)) {
+		var p providerJSON
+		if err := json.Unmarshal(raw[instance], &p); err != nil {
+			return fmt.Errorf("certificate_providers %q: %w", instance, err)
+		}
+		if p.Plugin != "file_watcher" {
+			b.note("certificate_providers %q is not used: its plugin is %q, and file_watcher is understood", instance, p.Plugin)
+			continue
+		}
+		c := p.Config
+		one := fileProvider{cert: c.Cert, key: c.Key, roots: c.Roots, bundle: c.Bundle}
+		switch {
+		case (c.Cert == "") != (c.Key == ""):
+			return fmt.Errorf("certificate_providers %q: certificate_file and private_key_file come together", instance)
+		case c.Cert == "" && c.Roots == "" && c.Bundle == "":
+			return fmt.Errorf("certificate_providers %q names no file", instance)
+		}
+		if c.Refresh != "" {
+			var err error
+			if one.refresh, err = time.ParseDuration(c.Refresh); err != nil || one.refresh <= 0 {
+				return fmt.Errorf("certificate_providers %q: refresh_interval %q is no duration", instance, c.Refresh)
+			}
+		}
+		if b.providers == nil {
+			b.providers = map[string]fileProvider{}
+		}
+		b.providers[instance] = one
+	}
+	return nil
 }
 
 func (b *bootstrap) note(format string, args ...any) {

@@ -41,9 +41,9 @@ func TestTheBootstrapOfIstiosAgent(t *testing.T) {
 		t.Errorf("node\n%+v\nwant\n%+v", got, want)
 	}
 	wantNotes := []string{
-		"/b.json: certificate_providers are not used: providers are called without TLS",
 		"the control plane is unix:///etc/istio/proxy/XDS, from /b.json",
 		"the view is lean, since GENERATOR is grpc in the node's metadata",
+		"this workload's certificate is /var/lib/istio/data/cert-chain.pem, which the environment names",
 	}
 	if !slices.Equal(notes, wantNotes) || c.View != ViewLean {
 		t.Errorf("notes %q", notes)

@@ -46,17 +46,17 @@ type Config struct {
 	// PlainText speaks to the control plane without TLS and without a token.
 	// dubbo.registry.secure=plaintext.
 	PlainText bool
-	// ServerName is the name that istiod's certificate must carry. Default: the
-	// host of the address that is dialled.
+	// ServerName is the name that istiod's certificate must carry. ISTIOD_SAN.
+	// Default: the host of the address that is dialled.
 	ServerName string
 	// RootCertFile holds the PEM certificates that istiod's is verified with,
 	// or is [SystemRoots]. It is read again at each connect. Default
 	// /var/run/secrets/istio/root-cert.pem; XDS_ROOT_CA as for Istio's agent.
 	RootCertFile string
 	// TokenFile holds the service account token that proves who this process
-	// is, read again at each connect. Default
-	// /var/run/secrets/tokens/istio-token, and where that does not exist the
-	// service account's own token.
+	// is, read again at each connect and with each request for a certificate.
+	// Default /var/run/secrets/tokens/istio-token, and where that does not exist
+	// the service account's own token.
 	TokenFile string
 	// InsecureSkipVerify accepts any certificate of the control plane, which
 	// then may be anybody. It is logged.
@@ -80,10 +80,13 @@ type Config struct {
 	// ServiceEntry with resolution DNS, and hosts outside of the mesh. Default
 	// net.DefaultResolver.
 	Resolver *net.Resolver
-	// ControlPlaneDialOptions are appended when the control plane is dialled.
+	// ControlPlaneDialOptions are appended when the control plane, or what
+	// Identity asks for certificates, is dialled.
 	ControlPlaneDialOptions []grpc.DialOption
 	// Node is who this workload is.
 	Node Node
+	// Identity is where this workload's certificate comes from.
+	Identity Identity
 
 	// Timeout is the deadline of a call whose context has none; 0 means that
 	// such a call has none. dubbo.consumer.timeout, in milliseconds there.
@@ -155,6 +158,8 @@ type Config struct {
 
 	loaded   bool // by LoadConfig, which has read Dubbo's environment
 	useAgent bool // use-agent=true: the address comes from the bootstrap JSON
+
+	providers map[string]fileProvider // certificate_providers of the bootstrap JSON, by instance
 }
 
 // A View is one of the two pictures of the mesh that istiod can send.
@@ -311,6 +316,10 @@ func (c *Config) serverNameFor(address string) string {
 	if c.ServerName != "" {
 		return c.ServerName
 	}
+	return hostOf(address)
+}
+
+func hostOf(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return address

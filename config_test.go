@@ -78,6 +78,7 @@ func TestAnApplicationNameIsEnough(t *testing.T) {
 			IP: "192.0.2.7", Pod: "laptop", Namespace: "default", ClusterID: "Kubernetes", Domain: "cluster.local",
 			TrustDomain: "cluster.local", Metadata: map[string]any{}, service: "greeting",
 		},
+		Identity: Identity{Lifetime: 24 * time.Hour, RenewRatio: 0.5, RenewJitter: 0.01, Curve: "P256"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)

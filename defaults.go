@@ -72,7 +72,7 @@ func (c Config) withDefaults(env environment) (Config, []string, error) {
 	f := filler{config: c, env: env}
 	errs := []error{f.fromDubbo(), f.fromBootstrap()}
 	f.fillControlPlane()
-	errs = append(errs, f.fillNode())
+	errs = append(errs, f.fillNode(), f.fillIdentity())
 	f.fillNumbers()
 	errs = append(errs, f.config.Validate())
 	if err := errors.Join(errs...); err != nil {
@@ -197,6 +197,9 @@ func (f *filler) fromBootstrapServer() {
 func (f *filler) fillTrust() {
 	c := &f.config
 	if c.PlainText {
+		if f.authorityNamed() {
+			return // which has use for them
+		}
 		if c.RootCertFile != "" || c.TokenFile != "" || c.ServerName != "" {
 			f.note("RootCertFile, TokenFile and ServerName are not used in plain text")
 		}
@@ -206,6 +209,14 @@ func (f *filler) fillTrust() {
 		c.RootCertFile = cmp.Or(c.RootCertFile, f.env.getenv("XDS_ROOT_CA"), defaultRootCertFile)
 	}
 	c.TokenFile = cmp.Or(c.TokenFile, defaultTokenFile)
+	c.ServerName = cmp.Or(c.ServerName, f.env.getenv("ISTIOD_SAN"))
+}
+
+// authorityNamed says that certificates are asked for elsewhere than at the
+// control planes.
+func (f *filler) authorityNamed() bool {
+	c := &f.config.Identity
+	return !c.Disabled && !c.named() && cmp.Or(c.CAAddress, f.env.getenv("CA_ADDR")) != ""
 }
 
 // withPorts adds the port that a host alone leaves out.

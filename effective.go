@@ -17,6 +17,7 @@ func (c Config) String() string {
 	t.line("application", c.Application)
 	t.controlPlane(&c)
 	t.node(&c.Node)
+	t.identity(&c)
 	t.line("call timeout", orNone(c.Timeout > 0, c.Timeout))
 	t.line("cluster", c.Cluster)
 	t.line("load balance", c.LoadBalance)
@@ -73,6 +74,31 @@ func (t *settingsText) node(n *Node) {
 	for _, key := range slices.Sorted(maps.Keys(m.metadata)) {
 		t.metadata("metadata "+key, key, m.metadata[key])
 	}
+}
+
+func (t *settingsText) identity(c *Config) {
+	id := &c.Identity
+	switch {
+	case id.Disabled:
+		t.line("certificate", "none, as the settings say")
+		return
+	case id.named():
+		t.line("certificate", id.CertFile)
+		t.line("certificate's key", id.KeyFile)
+		t.line("mesh's roots", either(id.bundleFile != "", id.bundleFile+" (by trust domain)", id.RootFile))
+		return
+	case id.CAAddress != "":
+		t.line("certificate", "asked for at "+id.CAAddress)
+		t.line("authority's name", either(id.CAServerName != "", id.CAServerName, "its host"))
+		t.line("authority's roots", id.CARootFile)
+	case c.PlainText:
+		t.line("certificate", "none: the control plane is spoken to in plain text")
+		return
+	default:
+		t.line("certificate", "asked for at the control planes")
+	}
+	t.line("certificate's lifetime", fmt.Sprintf("%s, renewed when %.3g%% of it is left", id.Lifetime, 100*id.share(0)))
+	t.line("certificate's key", either(id.RSABits > 0, fmt.Sprintf("RSA, %d bits", id.RSABits), "ECDSA "+id.Curve))
 }
 
 // metadata shows objects member by member.

@@ -3,31 +3,91 @@ package proxyless
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // identity is who this workload is to its peers: a certificate, renewed for as
-// long as the Mesh lives.
+// long as the Mesh lives. One goroutine, run, gets it, from the first time that
+// something wants it. The zero value has none, and nowhere to get it from.
 type identity struct {
-	held atomic.Pointer[credential]
+	// Constant after construction.
+	config *Config
+	log    *slog.Logger
+	counts *counters
+	ca     *certAuthority // who is asked; nil where the certificate comes from elsewhere
+	files  *certFiles     // where it lies; likewise
+	wanted chan struct{}  // closed by the first want
+	got    chan struct{}  // closed when there is a first certificate
+	done   chan struct{}  // closed when run returns
+
+	once sync.Once // of want
+
+	// Written by run.
+	held    atomic.Pointer[credential]
+	problem atomic.Pointer[Error] // what is wrong with getting a certificate; nil when nothing is
+	due     atomic.Int64          // when the next one is asked for, in unix nanoseconds; 0 is not known
+
+	// Owned by run.
+	renewal renewal
+	overlap rootOverlap
+	roots   *fileCache[*trustRoots] // the watched file of roots; nil for none
+	said    string                  // which trouble was logged last, so that it is not repeated
 }
 
 // credential is one certificate of this workload with what it came with. It is
 // immutable.
 type credential struct {
 	certificate *tls.Certificate // with Leaf
-	id          string           // spiffe://domain/ns/namespace/sa/account
+	id          string           // spiffe://domain/ns/namespace/sa/account; empty for a file's that has none
 	roots       *trustRoots      // what the mesh's certificates are verified with, those of before included while they overlap
 	received    time.Time
 }
 
+func newIdentity(config *Config, log *slog.Logger, counts *counters, readFile func(string) ([]byte, error)) *identity {
+	i := &identity{
+		config: config, log: log, counts: counts, renewal: renewal{settings: &config.Identity},
+		wanted: make(chan struct{}), got: make(chan struct{}), done: make(chan struct{}),
+	}
+	switch id := &config.Identity; {
+	case id.Disabled:
+		i.problem.Store(noSource("Config.Identity.Disabled says so", "leave it out"))
+		return i
+	case id.named():
+		i.files = newCertFiles(id)
+	default:
+		i.ca = newCertAuthority(config, readFile)
+	}
+	if !i.available() {
+		i.problem.Store(noSource("the control plane is spoken to in plain text, and no authority is named",
+			"use istiod's port 15012 with TLS, or set CA_ADDR"))
+		return i
+	}
+	if i.ca != nil && i.ca.rootFile() != SystemRoots && i.ca.rootFile() != "" {
+		i.roots = newRootFiles(i.ca.rootFile())
+	}
+	i.problem.Store(&Error{Stage: StageIdentity, Reason: "there is no certificate yet", Err: ErrNotReady})
+	return i
+}
+
+func noSource(reason, advice string) *Error {
+	return &Error{Stage: StageIdentity, Reason: "this workload has no certificate: " + reason, Advice: advice}
+}
+
 // available says that there is somewhere to get a certificate from. Where there
 // is not, the mesh's offers of mutual TLS are not taken, and its demands fail.
-func (i *identity) available() bool { return false }
+func (i *identity) available() bool { return i != nil && (i.ca != nil || i.files != nil) }
 
 // want says that a certificate is needed, now or soon. It never blocks.
-func (i *identity) want() {}
+func (i *identity) want() {
+	if i.available() {
+		i.once.Do(func() { close(i.wanted) })
+	}
+}
 
 // current is the certificate in force; nil before the first.
 func (i *identity) current() *credential { return i.held.Load() }
@@ -38,5 +98,217 @@ func (i *identity) wait(ctx context.Context) (*credential, error) {
 	if c := i.current(); c != nil {
 		return c, nil
 	}
-	return nil, &Error{Stage: StageIdentity, Reason: "there is no certificate yet", Err: ErrNotReady}
+	if !i.available() {
+		return nil, i.trouble()
+	}
+	i.want()
+	select {
+	case <-i.got:
+		return i.current(), nil
+	case <-i.done:
+		return nil, &Error{Stage: StageIdentity, Reason: "there is no certificate, and the mesh is closed", Err: ErrClosed}
+	case <-ctx.Done():
+	}
+	if c := i.current(); c != nil {
+		return c, nil
+	}
+	return nil, i.trouble()
+}
+
+// trouble says why there is no certificate, or why the one in force is of no use
+// or not renewed; nil where all is well.
+func (i *identity) trouble() *Error {
+	problem := i.problem.Load()
+	c := i.current()
+	if c == nil {
+		if problem == nil {
+			problem = &Error{Stage: StageIdentity, Reason: "there is no certificate", Err: ErrNotReady}
+		}
+		return problem
+	}
+	end := c.certificate.Leaf.NotAfter
+	if now := time.Now(); now.After(end) {
+		e := &Error{Stage: StageIdentity, Resource: c.id, Reason: fmt.Sprintf("the certificate expired at %s, %s ago, and there is no new one", stamp(end), between(end, now))}
+		if problem != nil {
+			e.Reason += ": " + problem.Reason
+			e.Advice, e.Err = problem.Advice, problem.Err
+		}
+		return e
+	}
+	return problem
+}
+
+// run gets certificates until ctx ends.
+func (i *identity) run(ctx context.Context) {
+	defer close(i.done)
+	if !i.available() {
+		return
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-i.wanted:
+	}
+	step := i.ask
+	if i.files != nil {
+		step = i.look
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			timer.Reset(time.Until(step(ctx)))
+		}
+	}
+}
+
+// lookPause is how often files are looked at.
+const lookPause = 10 * time.Second
+
+// ask does what is due where certificates are asked for, and says when to come
+// again.
+func (i *identity) ask(ctx context.Context) time.Time {
+	now := time.Now()
+	i.lookAtRoots(now)
+	if !now.Before(i.renewal.next) {
+		i.renew(ctx)
+		now = time.Now()
+	} else if c := i.current(); c != nil {
+		i.hold(c.certificate, c.id, i.overlap.trusted(now), c.received)
+	}
+	again := i.renewal.next
+	if expiry := i.overlap.next(); !expiry.IsZero() && expiry.Before(again) {
+		again = expiry
+	}
+	if look := now.Add(lookPause); i.roots != nil && look.Before(again) {
+		again = look
+	}
+	i.due.Store(i.renewal.next.UnixNano())
+	return again
+}
+
+// lookAtRoots reads the watched file of roots again. A root in it that the
+// authority did not tell of means that the authority is about to change, or has:
+// it is asked again soon.
+func (i *identity) lookAtRoots(now time.Time) {
+	if i.roots == nil {
+		return
+	}
+	roots, good, _ := i.roots.get() // what is wrong with it is said when the authority is dialled
+	if !good || sameRoots(roots.list, i.overlap.file) {
+		return
+	}
+	first := i.overlap.file == nil
+	i.overlap.file = roots.list
+	if c := i.current(); !first && c != nil {
+		i.log.Info("the mesh's root certificates changed", "file", i.ca.rootFile())
+		if !i.overlap.known(roots.list) {
+			i.renewal.hurry(now)
+		}
+	}
+}
+
+// renew asks for a certificate and puts it in force.
+func (i *identity) renew(ctx context.Context) {
+	i.renewal.ask(time.Now())
+	made, trouble := i.ca.ask(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
+	var fit *parsed
+	if trouble == nil {
+		var err error
+		if fit, err = made.judge(&i.config.Node, now); err != nil {
+			trouble = i.refused("authority "+made.from, err)
+		}
+	}
+	if trouble != nil {
+		i.renewal.failed(now)
+		i.fail(trouble)
+		return
+	}
+	end := fit.certificate.Leaf.NotAfter
+	i.renewal.granted(now, end)
+	i.overlap.add(fit.roots, end)
+	i.succeed()
+	i.hold(fit.certificate, fit.id.text, i.overlap.trusted(now), now)
+	i.log.Info("this workload has a certificate", keyIdentity, fit.id.text, "from", made.from, "until", stamp(end), "renewed", stamp(i.renewal.next))
+}
+
+// refused is the trouble with a certificate that came and is not taken.
+func (i *identity) refused(from string, err error) *Error {
+	var own *Error
+	if errors.As(err, &own) {
+		return own
+	}
+	return &Error{Stage: StageIdentity, Resource: from, Reason: "what came cannot be used: " + err.Error(), Err: err}
+}
+
+// look does what is due where certificates lie in files.
+func (i *identity) look(context.Context) time.Time {
+	now := time.Now()
+	fit, failure := i.files.load(&i.config.Node, now)
+	if failure != nil {
+		i.fail(failure)
+	}
+	if fit != nil {
+		if c := i.current(); c == nil || c.certificate != fit.certificate {
+			i.counts.certificates.Add(1)
+			i.log.Info("this workload has a certificate", keyIdentity, fit.id, "from", i.config.Identity.CertFile, "until", stamp(fit.certificate.Leaf.NotAfter))
+		} else {
+			now = c.received
+		}
+		i.hold(fit.certificate, fit.id, fit.roots, now)
+		if failure == nil {
+			i.problem.Store(nil)
+			i.said = ""
+		}
+	}
+	return time.Now().Add(i.files.pause)
+}
+
+// hold puts a certificate and roots in force, where either is new.
+func (i *identity) hold(certificate *tls.Certificate, id string, roots *trustRoots, received time.Time) {
+	old := i.current()
+	if old != nil && old.certificate == certificate && old.roots == roots {
+		return
+	}
+	i.held.Store(&credential{certificate: certificate, id: id, roots: roots, received: received})
+	if old == nil {
+		close(i.got)
+	}
+}
+
+func (i *identity) succeed() {
+	i.counts.certificates.Add(1)
+	i.problem.Store(nil)
+	i.said = ""
+}
+
+// fail notes a trouble and logs it, each kind once until there is success.
+func (i *identity) fail(trouble *Error) {
+	i.counts.certFailures.Add(1)
+	i.problem.Store(trouble)
+	// Not the reason: it may tell the time, and would be news at each attempt.
+	key := trouble.Resource + trouble.Advice
+	c := i.current()
+	if c != nil && time.Now().After(c.certificate.Leaf.NotAfter) {
+		key += "expired"
+	}
+	if key == i.said {
+		return
+	}
+	i.said = key
+	switch {
+	case c == nil:
+		i.log.Warn("there is no certificate for this workload yet; trying again", keyError, trouble.Error())
+	case time.Now().After(c.certificate.Leaf.NotAfter):
+		i.log.Error("this workload's certificate has expired and is not renewed: peers refuse it", keyError, i.trouble().Error())
+	default:
+		i.log.Warn("this workload's certificate is not renewed; the old one stays", keyError, trouble.Error(), "until", stamp(c.certificate.Leaf.NotAfter))
+	}
 }

@@ -18,21 +18,23 @@ import (
 // exported here. It is safe for concurrent use.
 //
 // It owns these goroutines, and Close ends them: the ADS loop (with a receiver
-// and a sender for each stream), the upkeep and the QoS server. Those of a [Server] belong
-// to its Serve.
+// and a sender for each stream), the one that renews the certificate, the upkeep
+// and the QoS server. Those of a [Server] belong to its Serve.
 type Mesh struct {
 	// Constant after Join.
-	config Config
-	log    *slog.Logger
-	table  *connTable
-	ads    *ads
-	life   *lifecycle
-	audit  *auditor
-	qos    *qos // nil when disabled
-	closed chan struct{}
-	stop   context.CancelFunc
-	once   sync.Once
-	counts counters
+	config   Config
+	log      *slog.Logger
+	table    *connTable
+	ads      *ads
+	life     *lifecycle
+	audit    *auditor
+	qos      *qos // nil when disabled
+	closed   chan struct{}
+	identity *identity // who this workload is to its peers
+	secrets  *secretStore
+	stop     context.CancelFunc
+	once     sync.Once
+	counts   counters
 
 	// Written by the ADS loop only.
 	snapshot atomic.Pointer[snapshot]
@@ -77,6 +79,8 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 	if err := m.openQoS(); err != nil {
 		return nil, err
 	}
+	m.identity = newIdentity(&m.config, m.log, &m.counts, readSmallFile)
+	m.secrets = newSecretStore(m.identity, cfg.providers)
 	m.ads = newADS(&m.config, m.log, &m.counts, os.ReadFile, m.publish)
 	if s := m.table.secrets; s == nil || !s.workload.available() {
 		m.ads.machine.decode = decodeAnonymously
@@ -85,6 +89,7 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 	m.stop = stop
 	go m.ads.run(loop)           // ended and joined by Close
 	go m.table.upkeep.loop(loop) // ended and joined by Close
+	go m.identity.run(loop)      // ended and joined by Close
 	return m, nil
 }
 
@@ -159,6 +164,8 @@ func (m *Mesh) Stats() Stats {
 		Swallowed:            c.swallowed.Load(),
 		Denied:               c.denied.Load(),
 		AuditsLost:           c.auditsLost.Load(),
+		Certificates:         c.certificates.Load(),
+		CertificateFailures:  c.certFailures.Load(),
 		AgeSeconds:           -1,
 	}
 	if at := c.lastAnswer.Load(); at > 0 {
@@ -274,6 +281,7 @@ func (m *Mesh) Close() error {
 		m.stop()
 		<-m.ads.done
 		<-m.table.upkeep.done
+		<-m.identity.done
 		m.table.close()
 		m.audit.close()
 		if m.qos != nil {

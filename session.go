@@ -65,7 +65,8 @@ func (a *ads) dial(ctx context.Context) *session {
 	s.workers.Add(1)
 	go func() { // ends with ctx; joined by session.close
 		defer s.workers.Done()
-		s.emit(ctx, event{kind: eventEnd, err: a.talk(ctx, s)})
+		err := a.talk(ctx, s)
+		s.emit(ctx, event{kind: eventEnd, err: withoutToken(err, s.token)})
 	}()
 	return s
 }
@@ -179,26 +180,36 @@ func (a *ads) dialOptions(transport credentials.TransportCredentials) []grpc.Dia
 
 // tlsConfig verifies istiod with the root certificates as they are now.
 func (a *ads) tlsConfig(address string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: a.config.serverNameFor(address)}
-	if a.config.InsecureSkipVerify {
+	config, err := verifying(a.config.serverNameFor(address), a.config.RootCertFile, a.config.InsecureSkipVerify, a.readFile)
+	if err != nil {
+		err.Stage, err.Resource = StageControlPlane, address
+		return nil, err
+	}
+	return config, nil
+}
+
+// verifying is the TLS of a control plane or certificate authority that must
+// have a name. The stage and the resource of the error are the caller's.
+func verifying(serverName, rootFile string, skip bool, readFile func(string) ([]byte, error)) (*tls.Config, *Error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName}
+	if skip {
 		config.InsecureSkipVerify = true
 		return config, nil
 	}
-	file := a.config.RootCertFile
-	if file == SystemRoots {
+	if rootFile == SystemRoots {
 		return config, nil
 	}
-	pem, err := a.readFile(file)
+	pem, err := readFile(rootFile)
 	if err != nil {
-		e := &Error{Stage: StageControlPlane, Resource: address, Reason: "its certificate cannot be verified: no root certificates", Err: err}
+		e := &Error{Reason: "its certificate cannot be verified: no root certificates", Err: err}
 		if errors.Is(err, fs.ErrNotExist) {
-			e.Advice = fmt.Sprintf("mount the ConfigMap istio-ca-root-cert at %s, or set RootCertFile to %s for the system's roots", file, SystemRoots)
+			e.Advice = fmt.Sprintf("mount the ConfigMap istio-ca-root-cert at %s, or set RootCertFile to %s for the system's roots", rootFile, SystemRoots)
 		}
 		return nil, e
 	}
 	config.RootCAs = x509.NewCertPool()
 	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, &Error{Stage: StageControlPlane, Resource: address, Reason: file + " holds no PEM certificate", Advice: "it must be the ConfigMap istio-ca-root-cert's root-cert.pem"}
+		return nil, &Error{Reason: rootFile + " holds no PEM certificate", Advice: "it must be the ConfigMap istio-ca-root-cert's root-cert.pem"}
 	}
 	return config, nil
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -254,34 +253,7 @@ func (a *ads) hangUp() {
 
 // explain says what a failed attempt means and what to change.
 func (a *ads) explain(s *session, err error) *Error {
-	e := &Error{Stage: StageControlPlane, Resource: s.address, Reason: status.Convert(err).Message(), Err: err}
-	var own *Error
-	if errors.As(err, &own) {
-		return own
-	}
-	switch text := e.Reason; {
-	case status.Code(err) == codes.Unauthenticated && errors.As(s.tokenErr, &own):
-		return own
-	case status.Code(err) == codes.Unauthenticated:
-		return explainUnauthenticated(a.config, s.token, s.tokenPath, time.Now())
-	case status.Code(err) == codes.PermissionDenied:
-		if claims, err := parseToken(s.token); err == nil {
-			own = claims.contradict(&a.config.Node, s.tokenPath)
-		}
-		if own != nil {
-			return own
-		}
-		e.Stage, e.Advice = StageIdentity, "the token's namespace and service account must be those of this node: check POD_NAMESPACE and SERVICE_ACCOUNT"
-	case strings.Contains(text, "unknown authority"):
-		e.Advice = fmt.Sprintf("%s must hold istiod's root certificate: mount the ConfigMap istio-ca-root-cert there", a.config.RootCertFile)
-	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "cannot validate certificate for"), strings.Contains(text, "not valid for any names"):
-		e.Advice = "set Config.ServerName to a name in istiod's certificate, such as " + defaultControlPlaneHost + ", or dial istiod by it"
-	case strings.Contains(text, "error reading server preface") && a.config.plainTextTo(s.address):
-		e.Advice = "the port may speak TLS: use 15010 for plain text, or drop dubbo.registry.secure=plaintext"
-	case strings.Contains(text, "first record does not look like a TLS handshake"):
-		e.Advice = "the port speaks plain text: use 15012, or set dubbo.registry.secure=plaintext"
-	default:
-		e.Advice = "check the registry address, and that istiod runs and can be reached from here"
-	}
-	return e
+	x := contact{config: a.config, address: s.address, plain: a.config.plainTextTo(s.address), rootFile: a.config.RootCertFile}
+	x.token, x.tokenPath, x.tokenErr = s.token, s.tokenPath, s.tokenErr
+	return x.explain(err)
 }

@@ -8,6 +8,7 @@ const (
 	keyEndpoint     = "endpoint"
 	keyControlPlane = "control_plane"
 	keyError        = "error"
+	keyIdentity     = "identity"
 )
 
 // counters are the process-wide numbers of one Mesh. Everybody may add; Stats
@@ -34,6 +35,8 @@ type counters struct {
 	swallowed      atomic.Uint64 // failures that callers were not told of (failsafe, failback)
 	denied         atomic.Uint64 // calls that the mesh's rules refused
 	auditsLost     atomic.Uint64 // audit records that came too fast
+	certificates   atomic.Uint64 // certificates of this workload that came into force
+	certFailures   atomic.Uint64 // attempts to get one that failed
 	lastAnswer     atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
 
 	faultsActive atomic.Int64 // faults being injected now
@@ -61,5 +64,7 @@ type Stats struct {
 	Swallowed            uint64  // failed calls that their callers were not told of (the clusters failsafe and failback)
 	Denied               uint64  // calls to this process that the mesh's rules refused
 	AuditsLost           uint64  // audit records that came faster than they were taken
+	Certificates         uint64  // certificates of this workload that came into force: the first, and each renewal
+	CertificateFailures  uint64  // attempts to get or renew one that failed
 	AgeSeconds           float64 // time since the control plane last sent something; -1 is never
 }

@@ -1,8 +1,12 @@
 package proxyless
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -11,9 +15,130 @@ import (
 type trustRoots struct {
 	pool    *x509.CertPool            // for those of no domain below; nil is none
 	domains map[string]*x509.CertPool // by trust domain (gRFC A87, Envoy's SPIFFE validator); nil is none
+	list    []*x509.Certificate       // all that was put into the above; nil of the system's roots
 }
 
-// verify verifies a chain, the leaf first, for a purpose at a time.
+// maxRoots bounds the certificates that one file, answer or bundle may hold.
+const maxRoots = 1000
+
+// newTrustRoots makes roots for all.
+func newTrustRoots(list []*x509.Certificate) *trustRoots {
+	return &trustRoots{pool: poolOf(list), list: list}
+}
+
+func poolOf(list []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, root := range list {
+		pool.AddCert(root)
+	}
+	return pool
+}
+
+// systemTrustRoots are the roots of this host.
+func systemTrustRoots() (*trustRoots, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("this host's root certificates cannot be read: %w", err)
+	}
+	return &trustRoots{pool: pool}, nil
+}
+
+// parseRoots reads roots from PEM. Unlike [x509.CertPool.AppendCertsFromPEM] it
+// fails over what it cannot read: a root that is left out would only be missed
+// when a peer is refused.
+func parseRoots(text []byte) (*trustRoots, error) {
+	list, err := parseCertificates(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, errors.New("there is no PEM certificate in it")
+	}
+	return newTrustRoots(list), nil
+}
+
+// parseCertificates reads all certificates of a PEM text; what stands between
+// them is passed over, as are blocks of other kinds.
+func parseCertificates(text []byte) ([]*x509.Certificate, error) {
+	var list []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return list, nil
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		if len(list) == maxRoots {
+			return nil, fmt.Errorf("there are more than %d certificates in it", maxRoots)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d of it cannot be read: %w", len(list)+1, err)
+		}
+		list = append(list, c)
+	}
+}
+
+// verify verifies a chain, the leaf first, for a purpose at a time. Where roots
+// are by trust domain, those of the leaf's domain count and no others.
 func (r *trustRoots) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
-	return errors.New("not built yet")
+	if len(chain) == 0 {
+		return errors.New("there is no certificate")
+	}
+	pool, err := r.poolFor(chain[0])
+	if err != nil {
+		return err
+	}
+	_, err = chain[0].Verify(x509.VerifyOptions{
+		Roots: pool, Intermediates: poolOf(chain[1:]), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
+	})
+	return err
+}
+
+// poolFor finds the roots for a leaf, and never none: to crypto/x509 no pool
+// means the system's.
+func (r *trustRoots) poolFor(leaf *x509.Certificate) (*x509.CertPool, error) {
+	switch {
+	case r == nil:
+		return nil, errNoRoots
+	case r.domains == nil && r.pool == nil:
+		return nil, errNoRoots
+	case r.domains == nil:
+		return r.pool, nil
+	}
+	id, err := spiffeOf(leaf)
+	if err == nil {
+		if leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
+			return nil, errors.New("the certificate may sign others, which that of a workload may not")
+		}
+		if pool := r.domains[id.domain]; pool != nil {
+			return pool, nil
+		}
+		err = fmt.Errorf("there are no roots for the trust domain %s", strconv.Quote(id.domain))
+	}
+	if r.pool != nil {
+		return r.pool, nil
+	}
+	return nil, err
+}
+
+var errNoRoots = errors.New("there are no roots to verify it with")
+
+// selfSigned says that a certificate is signed with its own key: a root.
+func selfSigned(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil
+}
+
+// sameRoots says that two lists hold the same certificates in the same order.
+func sameRoots(a, b []*x509.Certificate) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !a[i].Equal(b[i]) {
+			return false
+		}
+	}
+	return true
 }

@@ -27,14 +27,17 @@ func (c *Config) Validate() error {
 	c.validateConsumer(&p)
 	c.validateProvider(&p)
 	c.QoS.validate(&p)
+	c.Identity.validate(&p)
 	if c.Port > 0 && !c.QoS.Disabled && c.Port == c.QoS.Port && sameHost(c.Host, c.QoS.Host) {
 		p.add("QoS.Port", fmt.Sprintf("is %d, as Port is", c.Port), "give one of them another port")
 	}
-	return errors.Join(p.errs...)
+	return p.join()
 }
 
 // problems collects what Validate finds.
 type problems struct{ errs []error }
+
+func (p *problems) join() error { return errors.Join(p.errs...) }
 
 func (p *problems) add(field, reason, advice string) {
 	p.errs = append(p.errs, &Error{Stage: StageConfig, Resource: "Config." + field, Reason: reason, Advice: advice})

@@ -1,0 +1,290 @@
+package proxyless
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+)
+
+// certAuthority asks for certificates by istio.v1.auth.IstioCertificateService.
+type certAuthority struct {
+	// Constant after construction.
+	config    *Config
+	addresses []string // asked in order
+	readFile  func(string) ([]byte, error)
+
+	first int // of the addresses; owned by the caller of ask
+}
+
+const (
+	createCertificate = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+	askTimeout        = 10 * time.Second // of one address, connecting included
+	maxIssue          = 1 << 20          // bytes of an answer
+)
+
+// newCertAuthority finds who can be asked; nil where nobody can.
+func newCertAuthority(config *Config, readFile func(string) ([]byte, error)) *certAuthority {
+	a := &certAuthority{config: config, readFile: readFile}
+	if address := config.Identity.CAAddress; address != "" {
+		a.addresses = []string{address}
+		return a
+	}
+	for _, address := range config.ControlPlanes {
+		if !config.plainTextTo(address) {
+			a.addresses = append(a.addresses, address)
+		}
+	}
+	if len(a.addresses) == 0 {
+		return nil
+	}
+	return a
+}
+
+// name is how the authority is spoken of.
+func (a *certAuthority) name() string { return a.addresses[a.first%len(a.addresses)] }
+
+// rootFile is what the authority is verified with; it may be SystemRoots.
+func (a *certAuthority) rootFile() string {
+	if a.config.Identity.CAAddress != "" {
+		return a.config.Identity.CARootFile
+	}
+	return a.config.RootCertFile
+}
+
+// issue is what an authority answered, not yet judged.
+type issue struct {
+	from         string // its address
+	key          crypto.Signer
+	chain, roots [][]byte // DER
+}
+
+// ask has a new key certified. Each address is tried once, the one that answered
+// last before the others. The error is that of the last one tried.
+func (a *certAuthority) ask(ctx context.Context) (*issue, *Error) {
+	key, err := newKey(&a.config.Identity)
+	if err != nil {
+		return nil, &Error{Stage: StageIdentity, Reason: "no key can be made", Err: err}
+	}
+	csr, err := signingRequest(key, a.spiffeID())
+	if err != nil {
+		return nil, &Error{Stage: StageIdentity, Reason: "no request can be signed", Err: err}
+	}
+	request := certificateRequest{csr: csr, lifetime: a.config.Identity.Lifetime, signer: a.signer()}
+	message := request.append(nil)
+	var trouble *Error
+	for range a.addresses {
+		address := a.name()
+		x := contact{config: a.config, address: address, authority: true, rootFile: a.rootFile()}
+		answer, err := a.call(ctx, &x, message)
+		made := &issue{from: address, key: key}
+		if err == nil {
+			if made.chain, made.roots, err = decodeCertificateResponse(answer); err == nil {
+				return made, nil
+			}
+			err = fmt.Errorf("it sent what is no IstioCertificateResponse: %w", err)
+		}
+		trouble = x.explain(err)
+		a.first++
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, trouble
+}
+
+// call makes one call on a connection of its own: the next one is hours away.
+// The roots and the token are read for it.
+func (a *certAuthority) call(ctx context.Context, x *contact, message []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	transport, trouble := a.transport(x)
+	if trouble != nil {
+		return nil, trouble
+	}
+	header := metadata.MD{}
+	if x.token, x.tokenPath, x.tokenErr = readToken(a.config, a.readFile); x.tokenErr == nil {
+		header.Set("authorization", "Bearer "+x.token)
+	}
+	if id := a.config.Node.ClusterID; id != "" {
+		header.Set("clusterid", id)
+	}
+	conn, err := grpc.NewClient(dialTarget(x.address), append([]grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithUserAgent("proxyless"),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxIssue)),
+	}, a.config.ControlPlaneDialOptions...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	var answer []byte
+	err = conn.Invoke(metadata.NewOutgoingContext(ctx, header), createCertificate, &message, &answer)
+	return answer, err
+}
+
+func (a *certAuthority) transport(x *contact) (credentials.TransportCredentials, *Error) {
+	serverName, skip := a.config.serverNameFor(x.address), a.config.InsecureSkipVerify
+	if id := &a.config.Identity; id.CAAddress != "" {
+		skip = false
+		if serverName = id.CAServerName; serverName == "" {
+			serverName = hostOf(x.address)
+		}
+	}
+	config, trouble := verifying(serverName, x.rootFile, skip, a.readFile)
+	if trouble != nil {
+		trouble.Stage, trouble.Resource = StageIdentity, "authority "+x.address
+		return nil, trouble
+	}
+	return credentials.NewTLS(config), nil
+}
+
+// spiffeID is what is asked for: nobody's, where it is not known who this
+// process is. istiod goes by the token alone; others compare.
+func (a *certAuthority) spiffeID() string {
+	n := &a.config.Node
+	if n.Namespace == "" || n.ServiceAccount == "" {
+		return ""
+	}
+	return istioID(n.TrustDomain, n.Namespace, n.ServiceAccount)
+}
+
+// metaCertSigner names the signer that an authority with several is to use.
+const metaCertSigner = "CERT_SIGNER"
+
+func (a *certAuthority) signer() string {
+	signer, _ := a.config.Node.Metadata[metaCertSigner].(string)
+	return signer
+}
+
+func newKey(c *Identity) (crypto.Signer, error) {
+	switch {
+	case c.RSABits > 0:
+		return rsa.GenerateKey(rand.Reader, c.RSABits)
+	case c.Curve == curveP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+// signingRequest is a PKCS #10 request for a SPIFFE id, which may be empty.
+func signingRequest(key crypto.Signer, id string) (string, error) {
+	template := &x509.CertificateRequest{}
+	if id != "" {
+		uri, err := url.Parse(id)
+		if err != nil {
+			return "", err
+		}
+		template.URIs = []*url.URL{uri}
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), nil
+}
+
+// parsed is an issue that was judged.
+type parsed struct {
+	certificate *tls.Certificate
+	id          spiffeID
+	roots       []*x509.Certificate
+}
+
+// judge reads an answer and refuses what is of no use, or is somebody else's.
+func (made *issue) judge(n *Node, now time.Time) (*parsed, error) {
+	chain, err := parseAll(made.chain)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := parseAll(made.roots)
+	if err != nil {
+		return nil, err
+	}
+	leaf := chain[0]
+	if public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(made.key.Public()) {
+		return nil, errors.New("the certificate is for another key than the one that was made")
+	}
+	if err := judgePair(leaf, now); err != nil {
+		return nil, err
+	}
+	id, err := spiffeOf(leaf)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.disowns(id); err != nil {
+		return nil, err
+	}
+	// Skewed clocks are judged above; here the chain is looked at as the authority
+	// sees it.
+	at := now
+	if at.Before(leaf.NotBefore) {
+		at = leaf.NotBefore
+	}
+	if err := newTrustRoots(roots).verify(chain, x509.ExtKeyUsageAny, at); err != nil {
+		return nil, fmt.Errorf("the certificate does not lead to the root that came with it: %w", err)
+	}
+	made.chain = withoutRoots(chain)
+	return &parsed{
+		certificate: &tls.Certificate{Certificate: made.chain, PrivateKey: made.key, Leaf: leaf},
+		id:          id, roots: roots,
+	}, nil
+}
+
+func parseAll(ders [][]byte) ([]*x509.Certificate, error) {
+	list := make([]*x509.Certificate, len(ders))
+	for i, der := range ders {
+		var err error
+		if list[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, fmt.Errorf("a certificate of the answer cannot be read: %w", err)
+		}
+	}
+	return list, nil
+}
+
+// withoutRoots is a chain as it is shown to peers.
+func withoutRoots(chain []*x509.Certificate) [][]byte {
+	n := len(chain)
+	for n > 1 && selfSigned(chain[n-1]) {
+		n--
+	}
+	ders := make([][]byte, n)
+	for i := range ders {
+		ders[i] = chain[i].Raw
+	}
+	return ders
+}
+
+// disowns says how an identity contradicts what the node says of itself.
+func (n *Node) disowns(id spiffeID) error {
+	for _, part := range []struct{ word, node, given, advice string }{
+		{"trust domain", n.TrustDomain, id.domain, "TRUST_DOMAIN or Config.Node.TrustDomain"},
+		{"namespace", n.Namespace, id.namespace, "POD_NAMESPACE or Config.Node.Namespace"},
+		{"service account", n.ServiceAccount, id.account, "SERVICE_ACCOUNT or Config.Node.ServiceAccount"},
+	} {
+		if part.node != "" && part.node != part.given {
+			return &Error{
+				Stage: StageIdentity, Resource: id.text,
+				Reason: fmt.Sprintf("the certificate is for the %s %q, and this process says that its %s is %q", part.word, part.given, part.word, part.node),
+				Advice: "correct " + part.advice,
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package proxyless
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// certFiles is this workload's certificate in files that somebody else renews:
+// Istio's agent, a CSI driver, a volume.
+type certFiles struct {
+	pair  *fileCache[*tls.Certificate]
+	trust *fileCache[*trustRoots]
+	file  string        // of the certificate, for errors
+	pause time.Duration // between looks
+}
+
+func newCertFiles(id *Identity) *certFiles {
+	f := &certFiles{pair: newPairFiles(id.CertFile, id.KeyFile), file: id.CertFile, pause: lookPause}
+	if id.bundleFile != "" {
+		f.trust = newBundleFiles(id.bundleFile)
+	} else {
+		f.trust = newRootFiles(id.RootFile)
+	}
+	if id.refresh > 0 {
+		f.pause = min(max(id.refresh, time.Second), lookPause)
+	}
+	return f
+}
+
+// fileCredential is what was found in files.
+type fileCredential struct {
+	certificate *tls.Certificate
+	id          string
+	roots       *trustRoots
+}
+
+// load reads what changed. Both results may be set: what is in force, and what
+// is wrong with what came after it.
+func (f *certFiles) load(n *Node, now time.Time) (*fileCredential, *Error) {
+	pair, good, failure := f.pair.get()
+	if !good {
+		return nil, f.trouble(failure)
+	}
+	roots, trusted, rootFailure := f.trust.get()
+	if !trusted {
+		return nil, f.trouble(rootFailure)
+	}
+	found := &fileCredential{certificate: pair, roots: roots}
+	if len(pair.Leaf.URIs) > 0 {
+		id, err := spiffeOf(pair.Leaf)
+		if err == nil {
+			err = n.disowns(id)
+		}
+		if err != nil {
+			return nil, f.trouble(err)
+		}
+		found.id = id.text
+	}
+	if err := judgePair(pair.Leaf, now); err != nil {
+		failure = errors.Join(err, failure)
+	}
+	if failure = errors.Join(failure, rootFailure); failure != nil {
+		return found, f.trouble(failure)
+	}
+	return found, nil
+}
+
+func (f *certFiles) trouble(err error) *Error {
+	var own *Error
+	if errors.As(err, &own) {
+		return own
+	}
+	e := &Error{Stage: StageIdentity, Resource: f.file, Reason: "this workload's certificate cannot be read from files", Err: err}
+	if errors.Is(err, fs.ErrNotExist) {
+		e.Advice = fmt.Sprintf("mount what writes it, which may be late, or leave %s out of the settings", f.file)
+	}
+	return e
+}

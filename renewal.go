@@ -1,0 +1,60 @@
+package proxyless
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// renewal decides when a certificate is asked for. It has no clock: times are
+// told to it.
+type renewal struct {
+	settings *Identity // constant
+
+	next     time.Time // when to ask
+	asked    time.Time // when it was asked last
+	failures int       // in a row
+}
+
+const (
+	// askFloor is the least time between two certificates, whatever the lifetimes
+	// that an authority grants and the roots that change.
+	askFloor = 5 * time.Second
+	// rootSpread is over how long the processes that see a changed root ask for
+	// certificates of it.
+	rootSpread = 10 * time.Second
+)
+
+// authorityBackoff is the pause after failures: the old certificate is kept
+// meanwhile. 1 s, 1.6 s, 2.6 s ... 60 s, each ±20 %.
+var authorityBackoff = backoff{base: time.Second, factor: 1.6, jitter: 0.2, most: time.Minute}
+
+// ask notes that a certificate is asked for.
+func (r *renewal) ask(now time.Time) { r.asked = now }
+
+// granted notes a certificate and its end. What counts is the time that it has
+// left: istiod dates the beginning two minutes back.
+func (r *renewal) granted(now, end time.Time) {
+	r.failures = 0
+	left := float64(end.Sub(now)) * (1 - r.settings.share(2*rand.Float64()-1))
+	r.next = r.floor(now.Add(time.Duration(left)))
+}
+
+// failed notes that there was no certificate.
+func (r *renewal) failed(now time.Time) {
+	r.failures++
+	r.next = now.Add(authorityBackoff.delay(r.failures))
+}
+
+// hurry asks earlier, since the roots changed.
+func (r *renewal) hurry(now time.Time) {
+	if early := r.floor(now.Add(rand.N(rootSpread))); early.Before(r.next) && r.failures == 0 {
+		r.next = early
+	}
+}
+
+func (r *renewal) floor(at time.Time) time.Time {
+	if floor := r.asked.Add(askFloor); at.Before(floor) {
+		return floor
+	}
+	return at
+}

@@ -1,0 +1,96 @@
+package proxyless
+
+import (
+	"crypto/x509"
+	"slices"
+	"time"
+)
+
+// rootOverlap is which roots are trusted while they change: those of the newest
+// answer, those of older ones until the certificate that came with them has
+// expired, and those of the watched file once it shares one with an answer. It
+// has no clock and is owned by the identity's goroutine.
+type rootOverlap struct {
+	answers []answeredRoots     // the newest last
+	file    []*x509.Certificate // what the watched file holds; empty where none is watched
+	made    *trustRoots         // the latest result
+}
+
+// answeredRoots are the roots of one answer.
+type answeredRoots struct {
+	roots []*x509.Certificate
+	until time.Time // the end of its certificate
+}
+
+// maxAnswers bounds how many older answers count, for an authority that has new
+// roots each time.
+const maxAnswers = 16
+
+// add takes the roots of a new answer.
+func (o *rootOverlap) add(roots []*x509.Certificate, until time.Time) {
+	o.answers = slices.DeleteFunc(o.answers, func(a answeredRoots) bool { return sameRoots(a.roots, roots) && !a.until.After(until) })
+	o.answers = append(o.answers, answeredRoots{roots, until})
+	if len(o.answers) > maxAnswers {
+		o.answers = o.answers[1:]
+	}
+}
+
+// trusted is what is trusted at a time. It is the same value while that does
+// not change.
+func (o *rootOverlap) trusted(now time.Time) *trustRoots {
+	newest := len(o.answers) - 1
+	kept := o.answers[:0]
+	for i, a := range o.answers {
+		if i == newest || now.Before(a.until) {
+			kept = append(kept, a)
+		}
+	}
+	o.answers = kept
+	var list []*x509.Certificate
+	for _, a := range slices.Backward(o.answers) {
+		list = union(list, a.roots)
+	}
+	if slices.ContainsFunc(o.file, func(c *x509.Certificate) bool { return contains(list, c) }) {
+		list = union(list, o.file)
+	}
+	if o.made == nil || !sameRoots(o.made.list, list) {
+		o.made = newTrustRoots(list)
+	}
+	return o.made
+}
+
+// next is when what is trusted changes by itself; zero for never.
+func (o *rootOverlap) next() time.Time {
+	var next time.Time
+	for i, a := range o.answers {
+		if i < len(o.answers)-1 && (next.IsZero() || a.until.Before(next)) {
+			next = a.until
+		}
+	}
+	return next
+}
+
+// known says that the newest answer came with all the roots of a list, or that
+// the list is of another authority altogether.
+func (o *rootOverlap) known(list []*x509.Certificate) bool {
+	if len(o.answers) == 0 {
+		return true
+	}
+	newest := o.answers[len(o.answers)-1].roots
+	all := !slices.ContainsFunc(list, func(c *x509.Certificate) bool { return !contains(newest, c) })
+	none := !slices.ContainsFunc(list, func(c *x509.Certificate) bool { return contains(o.made.list, c) })
+	return all || none
+}
+
+func union(list, more []*x509.Certificate) []*x509.Certificate {
+	for _, c := range more {
+		if !contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func contains(list []*x509.Certificate, c *x509.Certificate) bool {
+	return slices.ContainsFunc(list, c.Equal)
+}
