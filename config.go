@@ -316,10 +316,10 @@ func (c *Config) serverNameFor(address string) string {
 	if c.ServerName != "" {
 		return c.ServerName
 	}
-	return hostOf(address)
+	return hostPart(address)
 }
 
-func hostOf(address string) string {
+func hostPart(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return address

@@ -144,7 +144,7 @@ func (a *certAuthority) transport(x *contact) (credentials.TransportCredentials,
 	if id := &a.config.Identity; id.CAAddress != "" {
 		skip = false
 		if serverName = id.CAServerName; serverName == "" {
-			serverName = hostOf(x.address)
+			serverName = hostPart(x.address)
 		}
 	}
 	config, trouble := verifying(serverName, x.rootFile, skip, a.readFile)
