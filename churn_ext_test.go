@@ -139,7 +139,8 @@ func TestAnInboundListenerThatIsNotUnderstoodRefusesCalls(t *testing.T) {
 	inv := refer(t, join(t, testConfig(cp, "consumer")))
 	eventually(t, inv, "one")
 	name := asked(t, cp, one)
-	cp.SetResource(meshtest.ListenerType, name, meshtest.Listener{Name: name, Address: one.addr.String(), Inbound: []meshtest.FilterChain{{Name: "no router", TLS: true}}}.Marshal())
+	withoutFilters := []byte{0x1a, 0} // a filter chain
+	cp.SetResource(meshtest.ListenerType, name, append(meshtest.Listener{Name: name, Address: one.addr.String()}.Marshal(), withoutFilters...))
 	if err := cp.WaitSettled(bounded(t, 10*time.Second)); err != nil {
 		t.Fatal(err)
 	}

@@ -122,6 +122,13 @@ type Config struct {
 	Port int
 	// ServerOptions are passed to the grpc.Server.
 	ServerOptions []grpc.ServerOption
+	// HandshakeTimeout is how long a connection to a provider may take, from its
+	// first byte through TLS to its first frame of HTTP/2, before it is closed.
+	// Default 10 s.
+	HandshakeTimeout time.Duration
+	// PendingConnections is how many connections may be at that at a time. One
+	// more, and the one that has taken longest is closed. Default 1000.
+	PendingConnections int
 	// FallbackToDefault hands a call that names a version which is not exported
 	// to the default export, where otherwise it fails with UNIMPLEMENTED.
 	// dubbo.rpc.tri.resolve-fallback-to-default, true in Dubbo.
@@ -297,6 +304,8 @@ const (
 	defaultRootCertFile     = "/var/run/secrets/istio/root-cert.pem"
 	defaultResourceTimeout  = 15 * time.Second
 	defaultPort             = 50051
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultPending          = 1000
 	defaultShutdownDelay    = 5 * time.Second
 	defaultShutdownTimeout  = 10 * time.Second
 	defaultQoSPort          = 22222

@@ -240,6 +240,8 @@ func (f *filler) fillNumbers() {
 	c.Port = cmp.Or(c.Port, defaultPort)
 	c.ShutdownDelay = cmp.Or(c.ShutdownDelay, defaultShutdownDelay)
 	c.ShutdownTimeout = cmp.Or(c.ShutdownTimeout, defaultShutdownTimeout)
+	c.HandshakeTimeout = cmp.Or(c.HandshakeTimeout, defaultHandshakeTimeout)
+	c.PendingConnections = cmp.Or(c.PendingConnections, defaultPending)
 	c.QoS.Port = cmp.Or(c.QoS.Port, defaultQoSPort)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 }

@@ -50,6 +50,7 @@ type exportSet struct {
 	name       string                 // the interface
 	fallBack   bool                   // Config.FallbackToDefault
 	anyVersion bool                   // infrastructure
+	gate       *gate                  // serverHooks.gate, or nil
 	refuse     *atomic.Pointer[Error] // serverHooks.refuse, or nil
 	load       *providerLoad          // what is reported of the load, or nil
 	panicked   func(ctx context.Context, method string, value any) error
@@ -87,6 +88,7 @@ func serviceKey(group, name, version string) string {
 type exportMethod struct {
 	set      *exportSet
 	name     string
+	path     string // of calls
 	shape    methodShape
 	handlers []methodHandler // by export.index; may be shorter
 }
@@ -138,7 +140,7 @@ func (x *exportSet) add(e *export) {
 	for name, handler := range methods {
 		m := x.methods[name]
 		if m == nil {
-			m = &exportMethod{set: x, name: name, shape: handler.shape}
+			m = &exportMethod{set: x, name: name, path: "/" + x.name + "/" + name, shape: handler.shape}
 			x.methods[name] = m
 		}
 		m.handlers = append(m.handlers, make([]methodHandler, e.index+1-len(m.handlers))...)
@@ -297,9 +299,14 @@ func (x *exportSet) key(e *export) string { return serviceKey(e.key.group, x.nam
 func (m *exportMethod) serveUnary(_ any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (reply any, err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			reply, err = nil, m.set.panicked(ctx, "/"+m.set.name+"/"+m.name, value)
+			reply, err = nil, m.set.panicked(ctx, m.path, value)
 		}
 	}()
+	if judged, err := m.set.gate.judge(ctx, m.path); err != nil {
+		return nil, err
+	} else if judged != nil {
+		ctx = judged
+	}
 	e, err := m.set.choose(ctx)
 	if err != nil {
 		return nil, err
@@ -320,7 +327,7 @@ func (m *exportMethod) serveUnary(_ any, ctx context.Context, decode func(any) e
 // since grpc passes no more than impl along.
 func (m *exportMethod) serveStream(impl any, stream grpc.ServerStream) error {
 	if impl == any(m.set) { // grpc runs no interceptors for a StreamDesc that streams neither way
-		return m.set.serveChosen(stream, "/"+m.set.name+"/"+m.name, m.serveStream)
+		return m.set.serveChosen(stream, m.path, m.serveStream)
 	}
 	if m.set.uniform {
 		return m.handlers[0].stream(impl, stream)
@@ -363,13 +370,18 @@ func (x *exportSet) serveChosen(stream grpc.ServerStream, method string, handler
 			err = x.panicked(stream.Context(), method, value)
 		}
 	}()
+	judged, err := x.gate.judge(stream.Context(), method)
+	if err != nil {
+		return err
+	}
+	stream = inContext(stream, judged)
 	e, err := x.choose(stream.Context())
 	if err != nil {
 		return err
 	}
 	ctx, load := x.load.begin(stream.Context())
 	if load != nil {
-		stream = reportStream{stream, ctx}
+		stream = inContext(stream, ctx)
 	}
 	err = handler(e.impl, stream)
 	x.load.end(load, err, stream.SetTrailer)

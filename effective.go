@@ -23,6 +23,7 @@ func (c Config) String() string {
 	t.line("load balance", c.LoadBalance)
 	t.line("listen", fmt.Sprintf("%s (host %s)", portText(c.Port), orAll(c.Host)))
 	t.line("unknown versions", either(c.FallbackToDefault, "go to the default export", "fail"))
+	t.line("handshakes", fmt.Sprintf("%d at a time, %s each", c.PendingConnections, c.HandshakeTimeout))
 	t.line("shutdown", fmt.Sprintf("not ready for %s, then %s for calls in flight", orNone(c.ShutdownDelay >= 0, c.ShutdownDelay), c.ShutdownTimeout))
 	if c.MetadataServicePort != 0 {
 		t.line("metadata service port", strconv.Itoa(c.MetadataServicePort)+" (not served)")

@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 // is guarded by Mesh.mu.
 type inbound struct {
 	asked  time.Time
+	gate   *gate
 	refuse *atomic.Pointer[Error] // the server's
 	known  atomic.Bool            // the listener arrived, or counts as absent
 }
@@ -21,7 +23,11 @@ type inbound struct {
 func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
 	if !addr.IsValid() { // not TCP: the mesh has no name for it
 		in.known.Store(true)
+		in.gate.govern(noPolicy)
 		return
+	}
+	if m.config.View == ViewLean { // istiod tells a workload of its policy only once it is ready
+		in.gate.govern(noPolicy)
 	}
 	name := m.inboundName(addr)
 	m.mu.Lock()
@@ -56,19 +62,44 @@ func (m *Mesh) releaseInbound(in *inbound, addr netip.AddrPort) {
 
 // inboundAnswered says that a provider need not wait for policy any longer. In
 // the lean view istiod finds a workload by its ready pod only and is silent
-// about others, so that the first answer of any kind is enough; in the full
-// view every workload has its listener. The end of the timer is enough in both.
+// about others, so that the first answer of any kind is enough, and the end of
+// the timer. In the full view every workload has its listener: until it came,
+// or the mesh said that there is none, nobody is let in.
 func (m *Mesh) inboundAnswered(in *inbound) bool {
 	m.mu.Lock()
 	asked := in.asked
 	m.mu.Unlock()
-	return in.known.Load() || m.config.View == ViewLean && m.counts.responses.Load() > 0 || !asked.IsZero() && time.Since(asked) >= m.config.ResourceTimeout
+	return in.known.Load() || m.config.View == ViewLean &&
+		(m.counts.responses.Load() > 0 || !asked.IsZero() && time.Since(asked) >= m.config.ResourceTimeout)
 }
 
-// govern applies an inbound listener. Policy that cannot be evaluated here
-// fails closed: every call is refused. The absence of a listener that was once
-// received keeps its policy, since a workload that turns not ready loses its
-// listener.
+// inboundTrouble is what keeps a provider from doing what the mesh asks of it;
+// empty for nothing.
+func (m *Mesh) inboundTrouble(in *inbound) string {
+	p := in.gate.policy.Load()
+	if p == nil || p.rules == nil || !p.rules.needsWorkload() || m.identity.current() != nil {
+		return ""
+	}
+	if !m.identity.available() {
+		if p.rules.takesPlainText() {
+			return "" // who connects with TLS is turned away, and logged
+		}
+		return "the mesh demands mutual TLS, and there is nowhere to get a certificate from"
+	}
+	_, trouble := m.identity.wait(ended)
+	return fmt.Sprintf("the mesh asks for mutual TLS, and there is no certificate yet: %v", trouble)
+}
+
+// ended is a context that waits for nothing.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// govern applies an inbound listener. What cannot be understood fails closed:
+// every call is refused. The absence of a listener that was once received keeps
+// its policy, since a workload that turns not ready loses its listener.
 func (m *Mesh) govern(in *inbound, state *resourceState) {
 	if state == nil || state.status == statusRequested {
 		return
@@ -78,11 +109,13 @@ func (m *Mesh) govern(in *inbound, state *resourceState) {
 	var refusal *Error
 	switch {
 	case l != nil:
-		refusal = l.refusal()
+		m.admit(in, l)
 	case state.status == statusRejected:
 		refusal = &Error{Stage: StageProvider, Resource: state.name, Code: codes.PermissionDenied, Reason: "the inbound listener cannot be understood: " + state.rejection,
 			Advice: "see the log for the field, and remove the policy that brings it"}
+		m.holdGate(in)
 	default:
+		m.holdGate(in)
 		return
 	}
 	old := in.refuse.Swap(refusal)
@@ -92,28 +125,36 @@ func (m *Mesh) govern(in *inbound, state *resourceState) {
 	case refusal != nil && (old == nil || old.Reason != refusal.Reason):
 		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, state.name, keyError, refusal.Reason, "advice", refusal.Advice)
 	}
+	m.life.refresh()
 }
 
-// refusal is why no call may be accepted under an inbound listener; nil when
-// plain text without authorization is what the mesh asks for.
-func (l *listener) refusal() *Error {
-	e := &Error{Stage: StageProvider, Resource: l.name, Code: codes.PermissionDenied}
+// admit puts a listener's policy in force.
+func (m *Mesh) admit(in *inbound, l *listener) {
+	if l.needsWorkload() {
+		m.identity.want()
+	}
 	for _, chain := range l.inbound {
 		if chain.failure == "" && len(chain.filters) > 0 {
 			chain.failure = "its rules are not evaluated"
 		}
 		if chain.failure != "" {
-			e.Reason = fmt.Sprintf("filter chain %s: %s", chain.name, chain.failure)
-			e.Advice = "remove the AuthorizationPolicy of this workload"
-			return e
+			m.tellOnce(l.name+chain.name+chain.failure, func() {
+				m.log.Error("calls are refused that this filter chain takes", keyListener, l.name, "chain", chain.name, keyError, chain.failure)
+			})
 		}
 	}
-	for _, chain := range l.inbound {
-		if chain.tls == nil {
-			return nil
-		}
-	}
-	e.Reason = "the mesh demands mutual TLS, which is not spoken"
-	e.Advice = "set PeerAuthentication to PERMISSIVE or DISABLE, and remove the label security.istio.io/tlsMode"
-	return e
+	in.gate.govern(&portPolicy{rules: l})
 }
+
+// holdGate keeps the policy in force. Where there never was one, plain text is
+// taken.
+func (m *Mesh) holdGate(in *inbound) {
+	if in.gate.policy.Load() == nil {
+		in.gate.govern(noPolicy)
+	}
+}
+
+// PlainTextPeers lists from where this process is called in plain text, the
+// most recent first: all addresses with an open connection and those that had
+// one last, 1000 at most. Probes over gRPC are among them.
+func (m *Mesh) PlainTextPeers() []PlainTextPeer { return m.plain.list(time.Now()) }

@@ -29,7 +29,7 @@ var floors = []struct {
 	{"transport", "identity secrets handshake clientcreds security dns session stream payload conn orca_client leaf link connage peerlimit certfiles refusal csr renewal rootoverlap identity_files"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker tolerance routing planner aggregate compile plan"},
 	{"call", "headers retry hedge fault replay mirror dubbocluster govern invoker"},
-	{"serve", "health audit server dispatch qos qos_access qos_commands explain explain_chain explain_match explain_policy explain_endpoints orca_server"},
+	{"serve", "audit frames plainpeers gate gateconn gatecall gateforeign peer health server dispatch qos qos_access qos_commands explain explain_chain explain_match explain_policy explain_endpoints orca_server"},
 	{"door", "proxyless refer inbound doc explain_mesh"},
 }
 
@@ -38,6 +38,7 @@ var floors = []struct {
 var owners = map[string]int{
 	"errands.go run":          1, // copies of calls, calls made later, handing over audit records
 	"conn.go aside":           1, // closing a connection to an endpoint
+	"gateconn.go leave":       1, // asking one caller to leave
 	"dns.go start":            1, // the lookups of one name
 	"proxyless.go Join":       3, // the ADS loop, upkeep, and the identity
 	"session.go dial":         1, // a session's receiver

@@ -59,22 +59,40 @@ type chainMatch struct {
 	port        uint16         // destination_port
 	prefixes    []netip.Prefix // prefix_ranges: of the destination
 	serverNames []string       // SNI: exact or "*.suffix"
-	transport   string         // transport_protocol: "raw_buffer" or "tls"
+	transport   string         // transport_protocol: overTLS or inClear
 	protocols   []string       // application_protocols: ALPN, or "http/1.1" and "h2c" as they are sniffed
-	source      bool           // it has conditions about the caller's address, which are not kept
+	direct      []netip.Prefix // direct_source_prefix_ranges: of who connected
+	near        nearness       // source_type
+	sources     []netip.Prefix // source_prefix_ranges: of the caller, which here is who connected
+	sourcePorts []uint16       // source_ports
 }
+
+// nearness is FilterChainMatch.ConnectionSourceType.
+type nearness uint8
+
+const (
+	fromAnywhere nearness = iota
+	fromHere              // SAME_IP_OR_LOOPBACK
+	fromOutside           // EXTERNAL
+)
+
+// The transport protocols of a FilterChainMatch.
+const (
+	overTLS = "tls"
+	inClear = "raw_buffer"
+)
 
 // connTraits is what a chain is chosen by.
 type connTraits struct {
-	to         netip.AddrPort
+	to, from   netip.AddrPort // from is not valid on the way out, where callers are not looked at
 	serverName string
 	transport  string
-	protocols  []string
+	protocols  []string // in the order in which they are offered
 }
 
 // plainGRPC are the traits of an unencrypted gRPC connection.
 func plainGRPC(to netip.AddrPort) connTraits {
-	return connTraits{to: to, transport: "raw_buffer", protocols: []string{"h2c"}}
+	return connTraits{to: to, transport: inClear, protocols: []string{"h2c"}}
 }
 
 // outboundFor is the chain that takes a plain-text gRPC call to an address;
@@ -97,25 +115,18 @@ func (l *listener) inboundFor(c connTraits) *filterChain {
 	return &l.inbound[at]
 }
 
+// chainCriteria are the ways to choose among chains, in Envoy's order.
+var chainCriteria = [...]func(*chainMatch, *connTraits) int{
+	fitPort, fitPrefix, fitServerName, fitTransport, fitProtocols, fitDirectSource, fitNearness, fitSource, fitSourcePort,
+}
+
 // chooseChain finds the chain for a connection as Envoy does: by one criterion
 // after the other, of which each keeps the chains that fit it best, without
 // going back. It returns -1 where no chain is left.
 func chooseChain(n int, match func(int) *chainMatch, c connTraits) int {
-	left := make([]int, 0, n)
-	fallback := -1
-	for i := range n {
-		if match(i).fallback {
-			fallback = i
-		} else {
-			left = append(left, i)
-		}
-	}
-	for _, fit := range [...]func(*chainMatch, *connTraits) int{fitPort, fitPrefix, fitServerName, fitTransport, fitProtocols} {
-		best := 0
-		for _, i := range left {
-			best = max(best, fit(match(i), &c))
-		}
-		left = slices.DeleteFunc(left, func(i int) bool { return best == 0 || fit(match(i), &c) != best })
+	left, fallback := splitFallback(n, match)
+	for _, fit := range chainCriteria {
+		left = bestFits(left, match, fit, &c)
 	}
 	if len(left) == 0 {
 		return fallback
@@ -123,20 +134,51 @@ func chooseChain(n int, match func(int) *chainMatch, c connTraits) int {
 	return left[0]
 }
 
+// splitFallback separates the default chain, -1 for none, from the others.
+func splitFallback(n int, match func(int) *chainMatch) (others []int, fallback int) {
+	others, fallback = make([]int, 0, n), -1
+	for i := range n {
+		if match(i).fallback {
+			fallback = i
+		} else {
+			others = append(others, i)
+		}
+	}
+	return others, fallback
+}
+
+// bestFits keeps the chains that fit best, if they fit at all.
+func bestFits(left []int, match func(int) *chainMatch, fit func(*chainMatch, *connTraits) int, c *connTraits) []int {
+	best := 0
+	for _, i := range left {
+		best = max(best, fit(match(i), c))
+	}
+	return slices.DeleteFunc(left, func(i int) bool { return best == 0 || fit(match(i), c) != best })
+}
+
+// atPort is the part of an inbound listener that has to do with one port: the
+// chains that may take connections there, and the default chain.
+func (l *listener) atPort(port uint16) []filterChain {
+	match := func(i int) *chainMatch { return &l.inbound[i].match }
+	left, fallback := splitFallback(len(l.inbound), match)
+	c := connTraits{to: netip.AddrPortFrom(netip.Addr{}, port)}
+	left = bestFits(left, match, fitPort, &c)
+	if fallback >= 0 {
+		left = append(left, fallback)
+	}
+	chains := make([]filterChain, 0, len(left))
+	for _, i := range left {
+		chains = append(chains, l.inbound[i])
+	}
+	return chains
+}
+
 // The fits are 0 where a criterion is not met, 1 where there is none, and more
 // the better it is met.
 
 func fitPort(m *chainMatch, c *connTraits) int { return fitOne(m.port == 0, m.port == c.to.Port()) }
 
-func fitPrefix(m *chainMatch, c *connTraits) int {
-	best := fitOne(len(m.prefixes) == 0, false)
-	for _, p := range m.prefixes {
-		if p.Contains(c.to.Addr()) {
-			best = max(best, 2+p.Bits())
-		}
-	}
-	return best
-}
+func fitPrefix(m *chainMatch, c *connTraits) int { return fitPrefixes(m.prefixes, c.to.Addr()) }
 
 func fitServerName(m *chainMatch, c *connTraits) int {
 	best := fitOne(len(m.serverNames) == 0, false)
@@ -144,7 +186,7 @@ func fitServerName(m *chainMatch, c *connTraits) int {
 		switch {
 		case name == c.serverName && name != "":
 			best = max(best, 1<<16)
-		case strings.HasPrefix(name, "*") && len(c.serverName) >= len(name) && strings.HasSuffix(c.serverName, name[1:]):
+		case strings.HasPrefix(name, "*.") && len(c.serverName) >= len(name) && strings.HasSuffix(c.serverName, name[1:]):
 			best = max(best, 1+len(name))
 		}
 	}
@@ -155,9 +197,46 @@ func fitTransport(m *chainMatch, c *connTraits) int {
 	return fitOne(m.transport == "", m.transport == c.transport)
 }
 
+// fitProtocols prefers the protocol that is offered first.
 func fitProtocols(m *chainMatch, c *connTraits) int {
-	met := slices.ContainsFunc(m.protocols, func(p string) bool { return slices.Contains(c.protocols, p) })
-	return fitOne(len(m.protocols) == 0, met)
+	for i, p := range c.protocols {
+		if slices.Contains(m.protocols, p) {
+			return 2 + len(c.protocols) - i
+		}
+	}
+	return fitOne(len(m.protocols) == 0, false)
+}
+
+func fitDirectSource(m *chainMatch, c *connTraits) int { return fitCaller(m.direct, c) }
+
+func fitSource(m *chainMatch, c *connTraits) int { return fitCaller(m.sources, c) }
+
+func fitNearness(m *chainMatch, c *connTraits) int {
+	return fitOne(m.near == fromAnywhere || !c.from.IsValid(), (m.near == fromHere) == c.local())
+}
+
+func fitSourcePort(m *chainMatch, c *connTraits) int {
+	return fitOne(len(m.sourcePorts) == 0 || !c.from.IsValid(), slices.Contains(m.sourcePorts, c.from.Port()))
+}
+
+// local says that the caller is on this machine.
+func (c *connTraits) local() bool { return c.from.Addr().IsLoopback() || c.from.Addr() == c.to.Addr() }
+
+func fitCaller(prefixes []netip.Prefix, c *connTraits) int {
+	if !c.from.IsValid() {
+		return 1
+	}
+	return fitPrefixes(prefixes, c.from.Addr())
+}
+
+func fitPrefixes(prefixes []netip.Prefix, address netip.Addr) int {
+	best := fitOne(len(prefixes) == 0, false)
+	for _, p := range prefixes {
+		if p.Contains(address) {
+			best = max(best, 2+p.Bits())
+		}
+	}
+	return best
 }
 
 func fitOne(absent, met bool) int {
@@ -168,4 +247,16 @@ func fitOne(absent, met bool) int {
 		return 2
 	}
 	return 0
+}
+
+// needsWorkload says that a chain shows this workload's own certificate.
+func (l *listener) needsWorkload() bool {
+	return slices.ContainsFunc(l.inbound, func(c filterChain) bool {
+		return c.tls != nil && c.tls.failure == "" && c.tls.identity.kind == secretWorkload
+	})
+}
+
+// takesPlainText says that a chain takes connections in plain text.
+func (l *listener) takesPlainText() bool {
+	return slices.ContainsFunc(l.inbound, func(c filterChain) bool { return c.tls == nil && c.match.transport != overTLS })
 }

@@ -36,6 +36,8 @@ type Mesh struct {
 	once     sync.Once
 	counts   counters
 
+	plain plainPeers // who calls in plain text
+
 	// Written by the ADS loop only.
 	snapshot atomic.Pointer[snapshot]
 
@@ -166,6 +168,12 @@ func (m *Mesh) Stats() Stats {
 		AuditsLost:           c.auditsLost.Load(),
 		Certificates:         c.certificates.Load(),
 		CertificateFailures:  c.certFailures.Load(),
+		ConnectionsEncrypted: c.encrypted.Load(),
+		ConnectionsPlain:     c.plain.Load(),
+		ConnectionsRefused:   c.turnedAway.Load(),
+		ConnectionsRetired:   c.retired.Load(),
+		HandshakesSlow:       c.timedOut.Load(),
+		HandshakesCrowdedOut: c.crowdedOut.Load(),
 		AgeSeconds:           -1,
 	}
 	if at := c.lastAnswer.Load(); at > 0 {
@@ -258,13 +266,14 @@ func (m *Mesh) swap(inv *Invoker, next *plan) {
 // NewServer makes a Server that listens on Config.Host and Config.Port. opts
 // come after Config.ServerOptions.
 func (m *Mesh) NewServer(opts ...grpc.ServerOption) *Server {
-	refuse := new(atomic.Pointer[Error])
-	in := &inbound{refuse: refuse}
+	in := &inbound{gate: newGate(&m.config, m.log, &m.counts, m.secrets, m.audit, &m.plain), refuse: new(atomic.Pointer[Error])}
 	return newServer(&m.config, m.log, m.life, serverHooks{
 		listening: func(addr netip.AddrPort) { m.askInbound(in, addr) },
 		left:      func(addr netip.AddrPort) { m.releaseInbound(in, addr) },
 		answered:  func() bool { return m.inboundAnswered(in) },
-		refuse:    refuse,
+		trouble:   func() string { return m.inboundTrouble(in) },
+		gate:      in.gate,
+		refuse:    in.refuse,
 		done:      m.closed,
 	}, opts)
 }

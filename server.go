@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -70,6 +71,8 @@ type serverHooks struct {
 	listening func(addr netip.AddrPort) // called once bound, before serving; not valid where the listener is not TCP
 	left      func(addr netip.AddrPort) // called once after listening, when nothing is served any more
 	answered  func() bool               // inbound configuration arrived, or its timer ended; nil means true
+	trouble   func() string             // why what the mesh asks for cannot be done yet; nil and empty mean that it can
+	gate      *gate                     // what connections come through; nil where there is no mesh
 	refuse    *atomic.Pointer[Error]    // content: policy that cannot be evaluated; every call is refused with it
 	done      <-chan struct{}           // closed with the mesh
 }
@@ -89,9 +92,19 @@ func newServer(cfg *Config, log *slog.Logger, life *lifecycle, hooks serverHooks
 	s.options = slices.Concat([]grpc.ServerOption{
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingInterval, PermitWithoutStream: true}),
 		grpc.ChainStreamInterceptor(s.guardStream),
-	}, cfg.ServerOptions, opts)
+		grpc.UnknownServiceHandler(s.unknownMethod),
+	}, gateOption(hooks.gate), cfg.ServerOptions, opts)
 	life.addServer(s)
 	return s
+}
+
+// gateOption makes grpc take connections in through a gate. grpc.Creds among the
+// user's options come later and so take its place.
+func gateOption(g *gate) []grpc.ServerOption {
+	if g == nil {
+		return nil
+	}
+	return []grpc.ServerOption{grpc.Creds(g)}
 }
 
 // RegisterService exports an implementation without version and group; it is
@@ -139,7 +152,7 @@ func (s *Server) addLocked(e *export) {
 		set = &exportSet{
 			name: desc.ServiceName, methods: make(map[string]*exportMethod),
 			fallBack: s.cfg.FallbackToDefault, anyVersion: infrastructure[desc.ServiceName],
-			refuse: s.hooks.refuse, panicked: s.panicked,
+			gate: s.hooks.gate, refuse: s.hooks.refuse, panicked: s.panicked,
 		}
 		if !set.anyVersion {
 			set.load = &s.load
@@ -290,11 +303,18 @@ func (s *Server) enter(phase serverPhase) {
 // in reports whether the server is in the phase.
 func (s *Server) in(phase serverPhase) bool { return s.phase.Load() == int32(phase) }
 
-// wanted reports whether calls are wanted: the server serves and knows its
-// inbound configuration.
-func (s *Server) wanted() bool { return s.in(serverServing) && s.answered() }
+// wanted reports whether calls are wanted: the server serves, knows its inbound
+// configuration, and can do what it asks for.
+func (s *Server) wanted() bool { return s.in(serverServing) && s.answered() && s.trouble() == "" }
 
 func (s *Server) answered() bool { return s.hooks.answered == nil || s.hooks.answered() }
+
+func (s *Server) trouble() string {
+	if s.hooks.trouble == nil {
+		return ""
+	}
+	return s.hooks.trouble()
+}
 
 // unready says why the server keeps the process from being ready; empty if it
 // does not.
@@ -308,6 +328,9 @@ func (s *Server) unready() string {
 		return s.Addr().String() + " has stopped"
 	case !s.answered():
 		return s.Addr().String() + ": the mesh has not answered about its inbound configuration yet"
+	}
+	if trouble := s.trouble(); trouble != "" {
+		return s.Addr().String() + ": " + trouble
 	}
 	return ""
 }
@@ -363,6 +386,7 @@ func (s *Server) panicked(ctx context.Context, method string, value any) error {
 // serverRun is the life of the grpc.Server of one Serve.
 type serverRun struct {
 	server      *grpc.Server
+	gate        *gate
 	stopWatches func()        // ends the streams of health and of load reports
 	ended       chan struct{} // closed by serve
 	err         error         // why it ended unasked; valid once ended is closed
@@ -370,7 +394,7 @@ type serverRun struct {
 
 func (s *Server) newRun() *serverRun {
 	load := newLoadService(&s.load)
-	run := &serverRun{server: grpc.NewServer(s.options...), stopWatches: load.leave, ended: make(chan struct{})}
+	run := &serverRun{server: grpc.NewServer(s.options...), gate: s.hooks.gate, stopWatches: load.leave, ended: make(chan struct{})}
 	for _, set := range s.sets {
 		run.server.RegisterService(set.desc(), set)
 	}
@@ -403,6 +427,10 @@ func (r *serverRun) linger(delay time.Duration) {
 // stop sends GOAWAY, waits for the calls in flight, and after the timeout cuts
 // those left. It reports whether none had to be.
 func (r *serverRun) stop(timeout time.Duration) bool {
+	if r.gate != nil {
+		r.gate.close() // or handshakes would hold the server up
+		defer r.gate.join()
+	}
 	r.stopWatches() // or those who watch it would hold the server up to the end
 	finished := make(chan struct{})
 	go func() { // ends with the last handler, whose call Stop has cancelled by the timeout at the latest
@@ -430,14 +458,40 @@ func (s *Server) guardStream(impl any, stream grpc.ServerStream, info *grpc.Stre
 	if set, ok := impl.(*exportSet); ok {
 		return set.serveChosen(stream, info.FullMethod, handler)
 	}
-	// The user's grpc.UnknownServiceHandler.
+	// Load reports, the user's grpc.UnknownServiceHandler, or unknownMethod.
 	defer func() {
 		if value := recover(); value != nil {
 			err = s.panicked(stream.Context(), info.FullMethod, value)
 		}
 	}()
+	ctx, err := s.hooks.gate.judge(stream.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
 	if err := refused(s.hooks.refuse); err != nil {
 		return err
 	}
-	return handler(impl, stream)
+	return handler(impl, inContext(stream, ctx))
+}
+
+// inContext is a stream with a context of its own, where there is one.
+func inContext(stream grpc.ServerStream, ctx context.Context) grpc.ServerStream {
+	if ctx == nil {
+		return stream
+	}
+	return reportStream{stream, ctx}
+}
+
+// unknownMethod answers calls of what is not registered, as grpc does, once the
+// mesh has let them in: whom it does not let in learns nothing of what there is.
+func (s *Server) unknownMethod(_ any, stream grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(stream)
+	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	s.mu.Lock()
+	set := s.sets[service]
+	s.mu.Unlock()
+	if set == nil {
+		return status.Errorf(codes.Unimplemented, "unknown service %v", service)
+	}
+	return status.Errorf(codes.Unimplemented, "unknown method %v for service %v", name, service)
 }

@@ -37,6 +37,12 @@ type counters struct {
 	auditsLost     atomic.Uint64 // audit records that came too fast
 	certificates   atomic.Uint64 // certificates of this workload that came into force
 	certFailures   atomic.Uint64 // attempts to get one that failed
+	encrypted      atomic.Uint64 // connections that servers took in over TLS
+	plain          atomic.Uint64 // and in plain text
+	turnedAway     atomic.Uint64 // and those they did not take in
+	timedOut       atomic.Uint64 // of those: pending for too long
+	crowdedOut     atomic.Uint64 // of those: pending for longest when there were too many
+	retired        atomic.Uint64 // connections asked to leave since the mesh does not admit them any longer
 	lastAnswer     atomic.Int64  // unix nanoseconds of the last DiscoveryResponse; 0 is never
 
 	faultsActive atomic.Int64 // faults being injected now
@@ -66,5 +72,11 @@ type Stats struct {
 	AuditsLost           uint64  // audit records that came faster than they were taken
 	Certificates         uint64  // certificates of this workload that came into force: the first, and each renewal
 	CertificateFailures  uint64  // attempts to get or renew one that failed
+	ConnectionsEncrypted uint64  // connections that servers took in over TLS
+	ConnectionsPlain     uint64  // and in plain text; see Mesh.PlainTextPeers
+	ConnectionsRefused   uint64  // and those turned away: by the mesh's policy, for a failed handshake, or for one of the next two reasons
+	HandshakesSlow       uint64  // they took longer than Config.HandshakeTimeout
+	HandshakesCrowdedOut uint64  // they were under way for longest when there were Config.PendingConnections
+	ConnectionsRetired   uint64  // connections asked to leave (GOAWAY), since a new policy of the mesh does not admit them
 	AgeSeconds           float64 // time since the control plane last sent something; -1 is never
 }

@@ -93,6 +93,12 @@ func (c *Config) validateProvider(p *problems) {
 		p.add("MetadataServicePort", fmt.Sprintf("is negative (%d)", c.MetadataServicePort), "leave it 0 for none")
 	}
 	p.port("MetadataServicePort", c.MetadataServicePort)
+	if c.HandshakeTimeout < 0 {
+		p.add("HandshakeTimeout", fmt.Sprintf("is negative (%v)", c.HandshakeTimeout), "leave it 0 for 10 s")
+	}
+	if c.PendingConnections < 0 {
+		p.add("PendingConnections", fmt.Sprintf("is negative (%d)", c.PendingConnections), "leave it 0 for 1000")
+	}
 	if c.ShutdownTimeout < 0 {
 		p.add("ShutdownTimeout", fmt.Sprintf("is negative (%v)", c.ShutdownTimeout), "leave it 0 for 10 s")
 	}

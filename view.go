@@ -383,8 +383,8 @@ func (v *fullView) refuse(d *discovery, e *entry, why *absence) {
 // absence is why there is no listener or route.
 type absence struct{ reason, advice string }
 
-// deriveInbound makes the listener of one port that a server listens on: the
-// chain that takes plain-text gRPC there, or the one that demands TLS.
+// deriveInbound makes the listener of one port that a server listens on: all
+// the chains that may take connections there, which the gate chooses from.
 func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
 	h := v.held[kindListener][virtualInbound]
 	if h == nil {
@@ -407,20 +407,9 @@ func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
 	}
 	all := got.value.(*listener)
 	to, _ := netip.ParseAddrPort(address)
-	l := &listener{name: e.name}
-	if chain := all.inboundFor(plainGRPC(to)); chain != nil {
-		l.inbound = []filterChain{*chain}
-	} else if chain := all.inboundFor(meshTLS(to)); chain != nil {
-		l.inbound = []filterChain{*chain}
-	}
+	l := &listener{name: e.name, inbound: all.atPort(to.Port())}
 	e.hash = digest
 	d.set(e, resourceState{status: statusAccepted, value: l, applied: got.applied, ignored: got.ignored, version: v.version[kindListener], since: d.now})
-}
-
-// meshTLS are the traits of a connection that another workload of the mesh
-// opens with mutual TLS.
-func meshTLS(to netip.AddrPort) connTraits {
-	return connTraits{to: to, transport: "tls", protocols: []string{"istio-h2", "istio", "h2"}}
 }
 
 // meanings is what a host may stand for, the likeliest first. istiod completes

@@ -3,8 +3,11 @@ package proxyless
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // chainParts are the messages inside a filter chain.
@@ -78,14 +81,15 @@ func (d *decoding) chainMatch(b []byte, m *chainMatch) error {
 	for c.next() {
 		switch c.num {
 		case 3:
-			p, err := decodeCIDR(c.bytes("prefix_ranges"))
-			c.fail(inElement("prefix_ranges", len(m.prefixes), err))
-			d.keep(&c, "prefix_ranges")
-			m.prefixes = append(m.prefixes, p)
+			d.prefix(&c, "prefix_ranges", &m.prefixes)
+		case 6:
+			d.prefix(&c, "source_prefix_ranges", &m.sources)
+		case 7:
+			d.ports(&c, "source_ports", &m.sourcePorts)
 		case 8:
 			port, err := decodeWrapped(c.bytes("destination_port"))
 			c.fail(inField("destination_port", err))
-			m.port = uint16(port)
+			m.port = portOf(&c, "destination_port", port)
 		case 9:
 			m.transport = d.intern(c.raw("transport_protocol"))
 		case 10:
@@ -94,9 +98,12 @@ func (d *decoding) chainMatch(b []byte, m *chainMatch) error {
 		case 11:
 			d.keep(&c, "server_names")
 			m.serverNames = append(m.serverNames, strings.ToLower(d.intern(c.raw("server_names"))))
-		case 6, 7, 12, 13:
-			m.source = true
-			d.ignore("filter_chain_match." + chainMatchUnapplied.name(c.num))
+		case 12:
+			if m.near = nearness(min(c.scalar("source_type"), 1<<8-1)); m.near > fromOutside {
+				c.fail(inField("source_type", errors.New("unknown")))
+			}
+		case 13:
+			d.prefix(&c, "direct_source_prefix_ranges", &m.direct)
 		default:
 			d.ignoreIf(&c, chainMatchUnapplied)
 		}
@@ -104,9 +111,44 @@ func (d *decoding) chainMatch(b []byte, m *chainMatch) error {
 	return c.err
 }
 
-// chainMatchUnapplied are conditions that are not looked at.
-var chainMatchUnapplied = unapplied{4: "address_suffix", 5: "suffix_len", 6: "source_prefix_ranges", 7: "source_ports", 12: "source_type",
-	13: "direct_source_prefix_ranges"}
+// chainMatchUnapplied are conditions that are not looked at, and by Envoy
+// neither.
+var chainMatchUnapplied = unapplied{4: "filter_chain_match.address_suffix", 5: "filter_chain_match.suffix_len"}
+
+// prefix appends the CidrRange at the cursor.
+func (d *decoding) prefix(c *cursor, field string, to *[]netip.Prefix) {
+	p, err := decodeCIDR(c.bytes(field))
+	c.fail(inElement(field, len(*to), err))
+	d.keep(c, field)
+	*to = append(*to, p)
+}
+
+// ports appends the ports at the cursor, packed or not.
+func (d *decoding) ports(c *cursor, field string, to *[]uint16) {
+	if c.typ != protowire.BytesType {
+		d.keep(c, field)
+		*to = append(*to, portOf(c, field, c.scalar(field)))
+		return
+	}
+	for b := c.val; len(b) > 0 && c.err == nil; {
+		port, n := protowire.ConsumeVarint(b)
+		if n < 0 {
+			c.fail(inField(field, protowire.ParseError(n)))
+			return
+		}
+		d.keep(c, field)
+		*to = append(*to, portOf(c, field, port))
+		b = b[n:]
+	}
+}
+
+// portOf refuses what is no port: cut to size it would be another one.
+func portOf(c *cursor, field string, port uint64) uint16 {
+	if port > math.MaxUint16 {
+		c.fail(inField(field, fmt.Errorf("%d is no port", port)))
+	}
+	return uint16(port)
+}
 
 // decodeCIDR reads an envoy.config.core.v3.CidrRange.
 func decodeCIDR(b []byte) (netip.Prefix, error) {
@@ -139,6 +181,9 @@ func decodeCIDR(b []byte) (netip.Prefix, error) {
 // has many filters, and the others must not be lost for one.
 func (d *decoding) outboundChain(p *chainParts, l *listener) error {
 	chain := outboundChain{name: p.name, match: p.match}
+	if m := &p.match; m.near != fromAnywhere || len(m.direct)+len(m.sources)+len(m.sourcePorts) > 0 {
+		d.ignore("filter_chain_match.source_type") // and its neighbours: they are about who calls, which here is this process
+	}
 	for i := range p.filters {
 		f := &p.filters[i]
 		if f.config.name != typeConnectionManager && f.config.name != typeTCPProxy && !f.harmless() {

@@ -1,0 +1,70 @@
+package proxyless
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+)
+
+// The errors of calls that the mesh does not let in. They tell the caller
+// nothing of why: that is for the audit record.
+var (
+	errDenied          = &Error{Stage: StageProvider, Reason: "access denied", Code: codes.PermissionDenied}
+	errUnauthenticated = &Error{Stage: StageProvider, Reason: "the token of the call is not accepted", Code: codes.Unauthenticated}
+)
+
+// claimsKey is the context key of the claims of a call.
+type claimsKey struct{}
+
+// judge asks the filters of the chain that admitted the call's connection. Where
+// they found or changed something it returns a context with that for the
+// handler, else nil.
+func (g *gate) judge(ctx context.Context, method string) (context.Context, error) {
+	if g == nil {
+		return nil, nil
+	}
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, nil // not from a connection: a test
+	}
+	addr, ok := p.LocalAddr.(*gateAddr)
+	if !ok {
+		return g.judgeForeign(ctx, p, method)
+	}
+	c := addr.conn
+	if speaker := c.speaker.Load(); speaker != nil {
+		speaker.calls.Add(1)
+	}
+	chain := c.admission.Load().chain
+	if chain == nil || chain.failure == "" && len(chain.filters) == 0 {
+		return nil, nil
+	}
+	return g.ask(ctx, chain, &c.facts, method)
+}
+
+// ask asks the filters of a chain.
+func (g *gate) ask(ctx context.Context, chain *filterChain, facts *peerFacts, method string) (own context.Context, err error) {
+	md := incomingMetadata(ctx)
+	call := callFacts{peer: facts, headers: callHeaders{md: md, authority: firstValue(md[":authority"]), path: method}}
+	r := chain.authorize(&call)
+	if g.audit != nil {
+		g.audit.report(method, &call, &r)
+	}
+	switch r.code {
+	case codes.OK:
+	case codes.Unauthenticated:
+		return nil, errUnauthenticated
+	default:
+		return nil, errDenied
+	}
+	if call.edited {
+		ctx = metadata.NewIncomingContext(ctx, call.headers.md)
+		own = ctx
+	}
+	if call.claims != nil {
+		own = context.WithValue(ctx, claimsKey{}, call.claims)
+	}
+	return own, nil
+}
