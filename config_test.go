@@ -72,7 +72,7 @@ func TestAnApplicationNameIsEnough(t *testing.T) {
 	want := Config{
 		Application: "greeting", ControlPlanes: []string{"istiod.istio-system.svc:15012"},
 		RootCertFile: "/var/run/secrets/istio/root-cert.pem", TokenFile: "/var/run/secrets/tokens/istio-token",
-		ResourceTimeout: 15 * time.Second, Port: 50051, ShutdownDelay: 5 * time.Second, ShutdownTimeout: 10 * time.Second,
+		ResourceTimeout: 15 * time.Second, Port: 50051, ShutdownDelay: 5 * time.Second, ShutdownTimeout: 10 * time.Second, HandshakeTimeout: 10 * time.Second, PendingConnections: 1000,
 		QoS: QoS{Port: 22222}, Logger: slog.Default(),
 		Node: Node{
 			IP: "192.0.2.7", Pod: "laptop", Namespace: "default", ClusterID: "Kubernetes", Domain: "cluster.local",
