@@ -46,8 +46,7 @@ func (g *gate) judge(ctx context.Context, method string) (context.Context, error
 
 // ask asks the filters of a chain.
 func (g *gate) ask(ctx context.Context, chain *filterChain, facts *peerFacts, method string) (own context.Context, err error) {
-	md := incomingMetadata(ctx)
-	call := callFacts{peer: facts, headers: callHeaders{md: md, authority: firstValue(md[":authority"]), path: method}}
+	call := callFacts{peer: facts, headers: incomingHeaders(incomingMetadata(ctx), method)}
 	r := chain.authorize(&call)
 	if g.audit != nil {
 		g.audit.report(method, &call, &r)
