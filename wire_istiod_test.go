@@ -1,6 +1,8 @@
 package proxyless
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,6 +95,10 @@ func describeValue(v reflect.Value) string {
 		return "[" + strings.Join(elements, " ") + "]"
 	case reflect.String:
 		return strconv.Quote(v.String())
+	case reflect.Interface:
+		if der, err := x509.MarshalPKIXPublicKey(readable(v).Interface()); err == nil {
+			return fmt.Sprintf("key-%x", sha256.Sum256(der))
+		}
 	}
 	return fmt.Sprint(readable(v))
 }

@@ -93,8 +93,8 @@ func (g golden) keep(t *testing.T, raw []byte, blank proto.Message) {
 	}
 }
 
-// allGoldens are the goldens of both views.
-func allGoldens() []golden { return slices.Concat(goldens, fullGoldens, deltaGoldens) }
+// allGoldens are the goldens of all meshes.
+func allGoldens() []golden { return slices.Concat(goldens, fullGoldens, deltaGoldens, secureGoldens) }
 
 // TestGoldensAreAllListed finds files that no refresh would touch, and holds
 // the README to the list.
@@ -134,7 +134,8 @@ Each file is one DiscoveryResponse of istiod (%s) as it came over the
 wire, asked for in the lean view (GENERATOR=grpc) over the mesh of
 interop/testdata/mesh.yaml, or, where the file's name begins with full-, in the
 full view that a sidecar gets, over interop/testdata/full.yaml; full-delta- are
-DeltaDiscoveryResponses. Written by
+DeltaDiscoveryResponses; secure- and full-secure- are over
+interop/testdata/secure.yaml. Written by
 
     cd interop && go test -run Goldens -update-goldens .
 
