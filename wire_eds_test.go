@@ -37,6 +37,9 @@ func (a *assignment) describe() string {
 			if e.weight != 1 || e.health != healthHealthy {
 				fmt.Fprintf(&b, "(weight %d, health %d)", e.weight, e.health)
 			}
+			if e.labels != 0 {
+				fmt.Fprintf(&b, "%v", a.labelsOf(&e))
+			}
 			if x := e.extra; x != nil {
 				for word, value := range map[string]string{" key ": x.hashKey, " named ": x.hostname, " also ": fmt.Sprint(x.more)} {
 					if value != "" && value != "[]" {

@@ -100,7 +100,7 @@ func (d *decoding) discoveredRoots(field string, b []byte, t *tlsContext) error 
 func (t *tlsContext) unknownSecret(field, name string) {
 	why := "secret " + strconv.Quote(name) + " is of no kind that can be found without an agent"
 	if strings.HasPrefix(name, "kubernetes://") {
-		why = "secret " + strconv.Quote(name) + " (credentialName) is one of Kubernetes, which istiod gives to gateways only; name files instead"
+		why = "secret " + strconv.Quote(name) + " (credentialName) would have to be asked of istiod, which gives it only to who may list the secrets of the namespace; name files instead"
 	}
 	t.fail("common_tls_context."+field, why)
 }
