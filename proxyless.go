@@ -83,8 +83,9 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 	}
 	m.identity = newIdentity(&m.config, m.log, &m.counts, readSmallFile)
 	m.secrets = newSecretStore(m.identity, cfg.providers)
+	m.table.secrets = m.secrets
 	m.ads = newADS(&m.config, m.log, &m.counts, os.ReadFile, m.publish)
-	if s := m.table.secrets; s == nil || !s.workload.available() {
+	if !m.identity.available() {
 		m.ads.machine.decode = decodeAnonymously
 	}
 	loop, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -4,8 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -373,39 +371,14 @@ func (d *decoding) trustedCA(field string, b []byte, t *tlsContext) error {
 	case s.file != "":
 		t.roots = secretRef{kind: secretFile, name: s.file}
 	default:
-		pool, err := decodePEM(s.value)
+		roots, err := parseRoots(s.value)
 		if err != nil {
 			return err
 		}
-		t.roots = secretRef{kind: secretInline, inline: &trustRoots{pool: pool}}
+		t.roots = secretRef{kind: secretInline, inline: roots}
 		t.roots.seal(s.value)
 	}
 	return err
-}
-
-// decodePEM reads certificates, of which there has to be one.
-func decodePEM(b []byte) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	found := false
-	for {
-		block, rest := pem.Decode(b)
-		if block == nil {
-			break
-		}
-		if b = rest; block.Type != "CERTIFICATE" {
-			continue
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		pool.AddCert(certificate)
-		found = true
-	}
-	if !found {
-		return nil, errors.New("no certificate in it")
-	}
-	return pool, nil
 }
 
 const typeSPIFFEValidator = "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
@@ -448,8 +421,11 @@ func (d *decoding) customValidator(field string, b []byte, t *tlsContext) error 
 		if roots.domains[name] != nil {
 			c.fail(inElement("trust_domains", i, fmt.Errorf("%s is there twice", name)))
 		}
-		roots.domains[name], err = decodePEM(bundle)
-		c.fail(inElement("trust_domains", i, inField("trust_bundle", err)))
+		bundled, err := parseRoots(bundle)
+		if c.fail(inElement("trust_domains", i, inField("trust_bundle", err))); err != nil {
+			continue
+		}
+		roots.domains[name], roots.list = bundled.pool, append(roots.list, bundled.list...)
 		parts = append(parts, []byte(name), bundle)
 	}
 	if c.err == nil && len(roots.domains) == 0 {
