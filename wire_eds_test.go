@@ -30,6 +30,7 @@ func (a *assignment) describe() string {
 		}
 		b.WriteString("\n")
 	}
+	mixed := slices.ContainsFunc(a.endpoints, func(e endpoint) bool { return e.labels != a.endpoints[0].labels })
 	for _, l := range a.localities {
 		fmt.Fprintf(&b, "%s/%s/%s priority %d weight %d:", l.region, l.zone, l.subZone, l.priority, l.weight)
 		for _, e := range a.endpoints[l.first : l.first+l.count] {
@@ -37,7 +38,7 @@ func (a *assignment) describe() string {
 			if e.weight != 1 || e.health != healthHealthy {
 				fmt.Fprintf(&b, "(weight %d, health %d)", e.weight, e.health)
 			}
-			if e.labels != 0 {
+			if e.labels != 0 && mixed {
 				fmt.Fprintf(&b, "%v", a.labelsOf(&e))
 			}
 			if x := e.extra; x != nil {
