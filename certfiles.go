@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -22,8 +23,9 @@ type fileCache[T any] struct {
 
 	// Guarded by mu.
 	mu      sync.Mutex
-	stamps  []fs.FileInfo // of what was read last; nil before
-	settled bool          // the files were old enough to be told from later ones by their stamps
+	stamps  []fs.FileInfo     // of what was read last; nil before
+	settled bool              // the files were old enough to be told from later ones by their stamps
+	sum     [sha256.Size]byte // of the contents that were read last
 	made    T
 	good    bool
 	failure error // of the last reading; nil where it went well
@@ -39,7 +41,7 @@ func (f *fileCache[T]) get() (made T, good bool, failure error) {
 	defer f.mu.Unlock()
 	stamps, err := statAll(f.paths)
 	if err != nil {
-		f.stamps, f.failure = nil, err
+		f.stamps, f.sum, f.failure = nil, [sha256.Size]byte{}, err
 		return f.made, f.good, f.failure
 	}
 	if f.settled && slices.EqualFunc(stamps, f.stamps, sameFile) {
@@ -47,14 +49,30 @@ func (f *fileCache[T]) get() (made T, good bool, failure error) {
 	}
 	f.stamps, f.settled = stamps, oldEnough(stamps, time.Now())
 	contents, err := readAll(f.paths)
-	if err == nil {
-		var made T
-		if made, err = f.parse(contents); err == nil {
-			f.made, f.good = made, true
-		}
+	if err != nil {
+		f.sum, f.failure = [sha256.Size]byte{}, err
+		return f.made, f.good, f.failure
+	}
+	sum := sumOf(contents)
+	if sum == f.sum {
+		return f.made, f.good, f.failure
+	}
+	f.sum = sum
+	if made, err = f.parse(contents); err == nil {
+		f.made, f.good = made, true
 	}
 	f.failure = err
 	return f.made, f.good, f.failure
+}
+
+// sumOf tells contents from others without keeping them.
+func sumOf(contents [][]byte) [sha256.Size]byte {
+	all := sha256.New()
+	for _, content := range contents {
+		part := sha256.Sum256(content)
+		all.Write(part[:])
+	}
+	return [sha256.Size]byte(all.Sum(nil))
 }
 
 func statAll(paths []string) ([]fs.FileInfo, error) {

@@ -183,6 +183,9 @@ func (m *Mesh) Stats() Stats {
 	return s
 }
 
+// Identity says where this workload's certificate stands.
+func (m *Mesh) Identity() IdentityState { return m.identity.state() }
+
 // Coverage reports, for each resource that the mesh sent or was asked for, which
 // of its fields are applied, ignored and rejected. Ignored and rejected fields
 // are also logged, once each, and counted in [Stats].

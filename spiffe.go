@@ -4,8 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
-	"strconv"
 	"strings"
 )
 
@@ -62,21 +60,22 @@ func isTrustDomain(text string) bool {
 // spiffeOf reads the SPIFFE id of a certificate, which has exactly one URI
 // (X509-SVID, 2).
 func spiffeOf(leaf *x509.Certificate) (spiffeID, error) {
-	if len(leaf.URIs) != 1 {
-		return spiffeID{}, fmt.Errorf("the certificate has %d URIs, and a SPIFFE id is the only one", len(leaf.URIs))
+	var uri certName
+	n := 0
+	for _, name := range certNames(leaf) {
+		if name.kind == sanURI {
+			uri = name
+			n++
+		}
 	}
-	id, err := parseSPIFFE(leaf.URIs[0].String())
+	if n != 1 {
+		return spiffeID{}, fmt.Errorf("the certificate has %d URIs, and a SPIFFE id is the only one", n)
+	}
+	id, err := parseSPIFFE(uri.text)
 	if err != nil {
-		return spiffeID{}, fmt.Errorf("the certificate's URI %s is no SPIFFE id: %w", strconv.Quote(clipped(leaf.URIs[0])), err)
+		return spiffeID{}, fmt.Errorf("the certificate's URI %s is no SPIFFE id: %w", uri, err)
 	}
 	return id, nil
-}
-
-// clipped bounds what is somebody else's.
-func clipped(u *url.URL) string {
-	const most = 300
-	text := u.String()
-	return text[:min(len(text), most)]
 }
 
 // istioID is the SPIFFE id of a service account.
