@@ -111,8 +111,9 @@ var (
 func (f *jwtFilter) check(call *callFacts) ruling { return f.checkAt(call, time.Now()) }
 
 func (f *jwtFilter) checkAt(call *callFacts, now time.Time) ruling {
-	e := tokenEvaluation{filter: f, call: call, now: float64(now.Unix())}
-	e.verified = e.space[:0]
+	e := evaluations.Get().(*tokenEvaluation)
+	defer e.release()
+	e.filter, e.call, e.now = f, call, float64(now.Unix())
 	switch needs := f.needs(call); {
 	case needs == nil && f.failure != "":
 		return ruling{code: codes.Unauthenticated, action: "JWT", reason: f.failure}

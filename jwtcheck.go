@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -17,11 +18,26 @@ type tokenEvaluation struct {
 	now      float64 // seconds since 1970
 	claims   *tokenClaimSet
 	verified []verifiedToken
-	space    [2]verifiedToken // for verified, as a rule
-	blamed   int              // the provider of the failure with the greatest rank, plus one
-	rank     int              // that rank
+	blamed   int // the provider of the failure with the greatest rank, plus one
+	rank     int // that rank
 
-	last tokenReading // of the token that was looked at last, since providers tend to look at the same
+	last  tokenReading // of the token that was looked at last, since providers tend to look at the same
+	bytes []byte       // the token, to be hashed
+}
+
+// evaluations are used again: one would be most of what a call with a known
+// token allocates.
+var evaluations = sync.Pool{New: func() any { return &tokenEvaluation{} }}
+
+// release forgets the call.
+func (e *tokenEvaluation) release() {
+	clear(e.verified)
+	clear(e.bytes)
+	if cap(e.bytes) > maxKnownToken {
+		e.bytes = nil
+	}
+	*e = tokenEvaluation{verified: e.verified[:0], bytes: e.bytes[:0]}
+	evaluations.Put(e)
 }
 
 // verifiedToken is a token that passed.
@@ -214,7 +230,8 @@ func (e *tokenEvaluation) read(token string) *tokenReading {
 		r.failure = failForm
 		return r
 	}
-	r.hash = sha256.Sum256([]byte(token))
+	e.bytes = append(e.bytes[:0], token...)
+	r.hash = sha256.Sum256(e.bytes)
 	if r.known = e.filter.known.find(&r.hash); r.known != nil {
 		r.signed, r.facts = r.known.signed, &r.known.facts
 		return r

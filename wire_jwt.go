@@ -219,8 +219,9 @@ func (r *jwtReading) requirement(b []byte, depth int) (needs tokenRequirement, e
 		err = inField("provider_and_audiences", err)
 	case 3:
 		needs.kind = requireAny
-		needs.inner, err = r.requirements(kind.val, depth)
-		needs.inner = r.bypassLast(needs.inner)
+		if needs.inner, err = r.requirements(kind.val, depth); err == nil {
+			needs.inner = bypassLast(needs.inner)
+		}
 		err = inField("requires_any", err)
 	case 4:
 		needs.kind = requireAll
@@ -249,15 +250,18 @@ func (r *jwtReading) requirements(b []byte, depth int) (list []tokenRequirement,
 		list = append(list, each)
 	}
 	if c.err == nil && len(list) == 0 {
-		return nil, missingField("requirements")
+		c.fail(missingField("requirements"))
 	}
-	return list, c.err
+	if c.err != nil {
+		return nil, c.err
+	}
+	return list, nil
 }
 
 // bypassLast puts what lets calls without a token pass behind the other
 // alternatives, as Envoy does: of several one counts, and it looks for tokens
 // where the alternatives do that name a provider.
-func (r *jwtReading) bypassLast(list []tokenRequirement) []tokenRequirement {
+func bypassLast(list []tokenRequirement) []tokenRequirement {
 	var bypass *tokenRequirement
 	var providers []int
 	var others []tokenRequirement
