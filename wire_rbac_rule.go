@@ -171,6 +171,8 @@ func (r ruleReader) set(kind ruleKind, field string, b []byte, depth int, read r
 func (r ruleReader) combine(kind ruleKind, rules []accessRule, field string) accessRule {
 	if kind == ruleSome {
 		rules = gather(rules)
+	} else if len(rules) > 1 {
+		rules = withoutAny(rules)
 	}
 	switch len(rules) {
 	case 0:
@@ -179,6 +181,15 @@ func (r ruleReader) combine(kind ruleKind, rules []accessRule, field string) acc
 		return rules[0]
 	}
 	return accessRule{kind: kind, rules: rules}
+}
+
+// withoutAny leaves out the rules that every call meets, but for the last.
+func withoutAny(rules []accessRule) []accessRule {
+	some := slices.DeleteFunc(rules, func(r accessRule) bool { return r.kind == ruleConstant && r.value == yes })
+	if len(some) == 0 {
+		return []accessRule{{value: yes}}
+	}
+	return some
 }
 
 func (r ruleReader) not(field string, b []byte, depth int, read readOne) (accessRule, error) {
@@ -239,11 +250,15 @@ func portRule(from, to uint64, field string) (accessRule, error) {
 
 // portRange reads an envoy.type.v3.Int32Range.
 func portRange(b []byte) (accessRule, error) {
+	const field = "destination_port_range"
 	start, end, err := decodeRange(b)
-	if err != nil || start < 0 || end < 0 {
-		return accessRule{}, inField("destination_port_range", errors.Join(err, errors.New("below 0")))
+	switch {
+	case err != nil:
+		return accessRule{}, inField(field, err)
+	case start < 0 || end < 0:
+		return accessRule{}, inField(field, errors.New("below 0"))
 	}
-	return portRule(uint64(start), uint64(end), "destination_port_range")
+	return portRule(uint64(start), uint64(end), field)
 }
 
 // string is a rule with a StringMatcher.
