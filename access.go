@@ -49,7 +49,7 @@ func (c *callFacts) editHeaders() metadata.MD {
 type ruling struct {
 	code   codes.Code // OK, PermissionDenied or Unauthenticated
 	policy string     // the one that decided: <namespace>-<name>-<rule>; empty where none matched
-	action string     // ALLOW, DENY, AUDIT or JWT, and "shadow" before it where it is only tried
+	action string     // ALLOW, DENY, AUDIT, CUSTOM or JWT, and "shadow" before it where it is only tried
 	reason string     // for the audit record; never for the caller
 }
 

@@ -20,8 +20,9 @@ type AuditRecord struct {
 	// for a token. OK where the call was let through.
 	Code codes.Code
 	// Action is what was decided by: ALLOW, DENY or AUDIT, the action of an
-	// AuthorizationPolicy; JWT for RequestAuthentication; "shadow ALLOW" and
-	// "shadow DENY" for policies under dry run, which would have refused the
+	// AuthorizationPolicy, or CUSTOM, whose external authorizer is not asked:
+	// what it is about is refused; JWT for RequestAuthentication; "shadow ALLOW"
+	// and "shadow DENY" for policies under dry run, which would have refused the
 	// call. Empty where the listener as a whole cannot be evaluated.
 	Action string
 	// Policy is the name that istiod gave the rule, such as

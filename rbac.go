@@ -11,6 +11,7 @@ import (
 type accessFilter struct {
 	rules  *accessRules // what is enforced; nil is nothing
 	shadow *accessRules // what is only tried: an AuthorizationPolicy under dry run; nil is nothing
+	custom *accessRules // what an external authorizer is to be asked about, which is not done here: it is refused; nil is nothing
 }
 
 // accessAction is RBAC.action.
@@ -68,6 +69,13 @@ func (f *accessFilter) check(call *callFacts) ruling {
 		if r := f.shadow.check(call); r.code != codes.OK {
 			r.action = "shadow " + r.action
 			call.audits = append(call.audits, r)
+		}
+	}
+	if f.custom != nil {
+		if at, v := f.custom.decide(call); v != no {
+			r := f.custom.ruling(codes.PermissionDenied, at, v)
+			r.action, r.reason = "CUSTOM", r.reason+", and external authorizers are not supported"
+			return r
 		}
 	}
 	if f.rules == nil {

@@ -47,6 +47,7 @@ var policedCalls = map[string]func(*callFacts){
 	"/b/c":          policedPath("/b/c"),
 	"/c":            policedPath("/c"),
 	"/exact":        policedPath("/exact"),
+	"/custom/x":     policedPath("/custom/x"),
 	"/admin/x":      policedPath("/admin/x"),
 	"/%61dmin/x":    policedPath("/%61dmin/x"),
 	"/dry/x":        policedPath("/dry/x"),
@@ -177,6 +178,9 @@ func TestIstiodPolicies(t *testing.T) {
 }
 
 func fates(chain *filterChain, port uint16) string {
+	if chain.failure != "" {
+		return "  all refused: " + chain.failure + "\n"
+	}
 	same := map[string][]string{}
 	for name := range policedCalls {
 		call := policedCall(name, port)

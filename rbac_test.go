@@ -454,3 +454,61 @@ func TestRulesThatAreRejected(t *testing.T) {
 		t.Error("32 levels are too many")
 	}
 }
+
+// TestChainsThatRefuseEverything have filters that judge calls in ways that are
+// not evaluated; the last ones are evaluated.
+func TestChainsThatRefuseEverything(t *testing.T) {
+	rules := rawProto{}.msg(1, rawRules(actionAllow, map[string]rawProto{"p": rawAccess(rawAny, rawAny)}))
+	rbac := func(config rawProto) rawProto { return rawFilter("rbac", typeRBAC, config) }
+	custom := rbac(rawProto{}.msg(2, rawRules(actionDeny, map[string]rawProto{"istio-ext-authz-x": rawAccess(rawPath("/a/b"), rawAny)})).text(3, customPrefix))
+	authorizer := func(filter, key string) rawProto {
+		return rawFilter("ext_authz", typeExtAuthz, rawProto{}.msg(14, rawProto{}.text(1, filter).msg(2, rawProto{}.text(1, key))))
+	}
+	marked := authorizer("envoy.filters.http.rbac", "istio_ext_authz_shadow_effective_policy_id")
+	routed := func(routes rawProto) rawProto { return rawManager(rbac(rules), rawRouter).msg(4, routes) }
+	entry := rawProto{}.text(1, "rbac").msg(2, rawProto{}.text(1, "a.Type"))
+	for name, test := range map[string]struct {
+		manager rawProto
+		failure string
+	}{
+		"a matcher":              {rawManager(rbac(rawProto{}.msg(4, rawProto{})), rawRouter), "matcher of filter rbac is not evaluated"},
+		"rules and a matcher":    {rawManager(rbac(append(slices.Clone(rules), rawProto{}.msg(4, rawProto{})...)), rawRouter), "matcher of filter rbac is not evaluated"},
+		"an action of tomorrow":  {rawManager(rbac(rawProto{}.msg(1, rawProto{}.num(1, 3))), rawRouter), "action 3 is not known"},
+		"a field of tomorrow":    {rawManager(rbac(rawProto{}.msg(99, rawProto{})), rawRouter), "field 99 of filter rbac is not known"},
+		"rules of tomorrow":      {rawManager(rbac(rawProto{}.msg(1, rawProto{}.num(9, 1))), rawRouter), "field 9 of the rules is not known"},
+		"as JSON":                {rawManager(rawFilter("rbac", "xds.type.v3.TypedStruct", rawProto{}.text(1, typePrefix+typeRBAC).msg(2, rawStruct("a", "b"))), rawRouter), "filter " + typeRBAC + " has a configuration that cannot be read"},
+		"an authorizer":          {rawManager(marked, rawRouter), "filter " + typeExtAuthz + " is not evaluated"},
+		"another mark":           {rawManager(custom, authorizer("envoy.filters.http.rbac", "x"), rawRouter), "filter " + typeExtAuthz + " is not evaluated"},
+		"routes of their own":    {routed(rawProto{}.msg(16, entry)), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
+		"a host of its own":      {routed(rawProto{}.msg(2, rawProto{}.msg(15, entry))), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
+		"a route of its own":     {routed(rawProto{}.msg(2, rawProto{}.msg(3, rawProto{}.msg(13, entry)))), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
+		"a cluster of its own":   {routed(rawProto{}.msg(2, rawProto{}.msg(3, rawProto{}.msg(2, rawProto{}.msg(3, rawProto{}.msg(1, rawProto{}.msg(10, entry))))))), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
+		"routes elsewhere":       {rawManager(rbac(rules), rawRouter).msg(3, rawRDS), "the filters may differ by routes that are not looked at (rds, scoped_routes)"},
+		"routes, but no rules":   {rawManager(rawRouter).msg(3, rawRDS), ""},
+		"a host of other filter": {routed(rawProto{}.msg(16, rawProto{}.text(1, "fault"))), ""},
+		"rules that are off":     {rawManager(append(slices.Clone(rbac(rules)), rawProto{}.num(7, 1)...), rawRouter), ""},
+		"marked calls only":      {rawManager(custom, marked, rawRouter), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := decodeResource(kindListener, rawInbound(rawChain("c", test.manager, "")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			chain := &got.value.(*listener).inbound[0]
+			if chain.failure != test.failure {
+				t.Errorf("%q", chain.failure)
+			}
+			if r := chain.authorize(rulesCall()); (r.code == codes.OK) != (test.failure == "") {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	got, err := decodeResource(kindListener, rawInbound(rawChain("c", rawManager(custom, marked, rawRouter), "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := rulesCall(func(c *callFacts) { c.headers.path = "/a/b" })
+	if r := got.value.(*listener).inbound[0].authorize(call); r.code != codes.PermissionDenied || r.action != "CUSTOM" || len(call.audits) != 0 || len(got.ignored) != 1 {
+		t.Errorf("%+v, audits %+v, ignored %q", r, call.audits, got.ignored)
+	}
+}

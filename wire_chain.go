@@ -305,7 +305,7 @@ func (d *decoding) inboundChain(p *chainParts, l *listener) error {
 			if len(clusters) > 0 {
 				chain.tcp = clusters[0].name
 			}
-		case !f.harmless():
+		case !f.harmless() && !chain.marked(f):
 			chain.fail(f)
 		}
 	}
@@ -328,7 +328,7 @@ func (d *decoding) inboundHTTP(x extension, chain *filterChain, lean bool) error
 			err = d.callAccess(f, &m, chain, lean)
 		case f.config.name == typeJWT && !f.config.json:
 			err = d.inboundJWT(f, chain)
-		case !f.harmless():
+		case !f.harmless() && !chain.marked(f):
 			chain.fail(f)
 		}
 		if err != nil {

@@ -17,6 +17,8 @@ const (
 	typeStatefulSession   = "envoy.extensions.filters.http.stateful_session.v3.StatefulSession"
 	typeRBAC              = "envoy.extensions.filters.http.rbac.v3.RBAC"
 	typeNetworkRBAC       = "envoy.extensions.filters.network.rbac.v3.RBAC"
+	typeExtAuthz          = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
+	typeNetworkExtAuthz   = "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz"
 	typeRawBuffer         = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 )
 

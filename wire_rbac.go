@@ -82,11 +82,12 @@ func (d *decoding) accessFilter(f *listenerFilter, r ruleReader) (filter *access
 	if f.remote || f.config.json {
 		return nil, "filter " + f.typeOrName() + " has a configuration that cannot be read", nil
 	}
-	matcher, shadowMatcher := protowire.Number(4), protowire.Number(5)
+	matcher, shadowMatcher, prefix := protowire.Number(4), protowire.Number(5), protowire.Number(3)
 	if r.connection {
-		matcher, shadowMatcher = 6, 7
+		matcher, shadowMatcher, prefix = 6, 7, 5
 	}
 	var rules, shadow []byte
+	custom := false
 	c := walk(f.config.value)
 	for c.next() {
 		switch {
@@ -94,6 +95,8 @@ func (d *decoding) accessFilter(f *listenerFilter, r ruleReader) (filter *access
 			c.message("rules", &rules)
 		case c.num == 2:
 			c.message("shadow_rules", &shadow)
+		case c.num == prefix:
+			custom = c.text("shadow_rules_stat_prefix") == customPrefix
 		case c.num == matcher:
 			failure = "matcher of filter " + f.name + " is not evaluated"
 		case c.num == shadowMatcher:
@@ -109,13 +112,53 @@ func (d *decoding) accessFilter(f *listenerFilter, r ruleReader) (filter *access
 	if filter.rules, failure, err = d.accessRules(rules, "rules", r); err != nil || failure != "" {
 		return nil, failure, err
 	}
-	if filter.shadow, failure, err = d.accessRules(shadow, "shadow_rules", r); failure != "" {
+	tried, failure, err := d.accessRules(shadow, "shadow_rules", r)
+	switch {
+	case custom && failure != "":
+		return nil, failure, err
+	case custom && tried != nil:
+		filter.custom = tried
+		d.ignore("CUSTOM (no external authorizer is asked)")
+	case failure != "":
 		d.ignore("shadow_rules (" + failure + ")")
+	default:
+		filter.shadow = tried
 	}
 	if *filter == (accessFilter{}) {
 		filter = nil
 	}
 	return filter, "", err
+}
+
+// customPrefix is that of shadow rules which only mark the calls that an
+// external authorizer is to be asked about: AuthorizationPolicies with the
+// action CUSTOM.
+const customPrefix = "istio_ext_authz_"
+
+// marked says that a filter which asks an external authorizer does so for calls
+// only that are marked by rules before it in the chain. Those are refused, and
+// the others go on as if the filter were not there.
+func (c *filterChain) marked(f *listenerFilter) bool {
+	field, by := protowire.Number(14), "envoy.filters.http.rbac"
+	switch {
+	case f.config.json:
+		return false
+	case f.config.name == typeNetworkExtAuthz:
+		field, by = 6, "envoy.filters.network.rbac"
+	case f.config.name != typeExtAuthz:
+		return false
+	}
+	metadata, err := submessage(f.config.value, field, "filter_enabled_metadata")
+	filter, err2 := subtext(metadata, 1, "filter")
+	segment, err3 := submessage(metadata, 2, "path")
+	key, err4 := subtext(segment, 1, "key")
+	invert := false
+	m := walk(metadata)
+	for m.next() {
+		invert = invert || m.num == 4
+	}
+	return cmp.Or(err, err2, err3, err4, m.err) == nil && !invert && filter == by && key == customPrefix+"shadow_effective_policy_id" &&
+		slices.ContainsFunc(c.filters, func(f inboundFilter) bool { return f.access != nil && f.access.custom != nil })
 }
 
 // accessRules reads an envoy.config.rbac.v3.RBAC. Without one everything
