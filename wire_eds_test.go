@@ -112,7 +112,7 @@ func TestAssignment(t *testing.T) {
 				up("10.0.0.1").msg(3, rawProto{}.entry(1, "envoy.lb", rawStruct("hash_key", "first"))),
 				rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.msg(1, rawProto{}.text(2, "10.0.0.2").num(3, 80))).text(3, "pod-2")),
 				up("10.0.0.3").msg(3, rawProto{}.entry(1, "envoy.lb", rawStruct("canary", "yes")).entry(2, "envoy.lb", nil)))),
-			"eu/a/ priority 0 weight 1: 10.0.0.1:80 key first 10.0.0.2:80(weight 1, health 0) named pod-2 10.0.0.3:80\n", 0, nil,
+			"eu/a/ priority 0 weight 1: 10.0.0.1:80map[tlsMode:\"istio\"] key first 10.0.0.2:80(weight 1, health 0) named pod-2 10.0.0.3:80map[tlsMode:\"istio\"]\n", 0, nil,
 		},
 		"what cannot be called": {
 			rawCLA(rawLocality("eu", "a", 0, 1, rawEndpoint("db.example.org", 80, 1, 1), rawEndpoint("10.0.0.1", 0, 1, 1), rawEndpoint("10.0.0.01", 80, 1, 1), up(""),
