@@ -77,7 +77,16 @@ var settings = []setting{
 	{"dubbo.registry.port", only("write the port into dubbo.registry.address, as in xds://istiod.istio-system.svc:15012")},
 	{"dubbo.registry.username", only(noRegistryLogin)},
 	{"dubbo.registry.password", only(noRegistryLogin)},
-	{"dubbo.registry.signer", only("no certificate is asked for: the token proves who this process is")},
+	{"dubbo.registry.signer", only("certificates are asked for as from istiod, by IstioCertificateService; write istio", "istio")},
+	{"dubbo.ssl.serverKeyCertChainPath", only(noOwnTLS)},
+	{"dubbo.ssl.serverPrivateKeyPath", only(noOwnTLS)},
+	{"dubbo.ssl.serverKeyPassword", only(noOwnTLS)},
+	{"dubbo.ssl.serverTrustCertCollectionPath", only(noOwnTLS)},
+	{"dubbo.ssl.clientKeyCertChainPath", only(noOwnTLS)},
+	{"dubbo.ssl.clientPrivateKeyPath", only(noOwnTLS)},
+	{"dubbo.ssl.clientKeyPassword", only(noOwnTLS)},
+	{"dubbo.ssl.clientTrustCertCollectionPath", only(noOwnTLS)},
+	{"dubbo.protocol.sslEnabled", only(noOwnTLS)},
 	{"dubbo.registry.pollingTimeout", only("istiod pushes, nothing is polled")},
 	{"dubbo.registry.pollingPoolSize", only("istiod pushes, nothing is polled")},
 	{"dubbo.registry.enableEmptyProtection", only("an empty endpoint list is the mesh's word and is applied", "false")},
@@ -96,6 +105,7 @@ var settings = []setting{
 const (
 	noMetadataService = "the MetadataService of Dubbo's introspection is not served"
 	noExtraProbes     = "probes are not loaded by name: /live, /ready and /startup answer for the mesh and for gRPC health"
+	noOwnTLS          = "the mesh says where TLS is spoken, and its authority signs the certificate; to take it from files, set CertFile, KeyFile and RootFile of Config.Identity"
 	noRegistryLogin   = "istiod takes no user and password, but the token of Config.TokenFile"
 )
 

@@ -183,8 +183,17 @@ func (m *Mesh) Stats() Stats {
 	return s
 }
 
-// Identity says where this workload's certificate stands.
+// Identity says where this workload's certificate stands. There is none before
+// something needs it: a connection, a server, [Mesh.WaitIdentity].
 func (m *Mesh) Identity() IdentityState { return m.identity.state() }
+
+// WaitIdentity has this workload get a certificate, where nothing needed one so
+// far, and waits for the first one. Its error, an [*Error], says why there is
+// none; getting it goes on all the same.
+func (m *Mesh) WaitIdentity(ctx context.Context) error {
+	_, err := m.identity.wait(ctx)
+	return err
+}
 
 // Coverage reports, for each resource that the mesh sent or was asked for, which
 // of its fields are applied, ignored and rejected. Ignored and rejected fields
