@@ -92,6 +92,7 @@ func (t *settingsText) identity(c *Config) {
 		t.line("certificate", "asked for at "+id.CAAddress)
 		t.line("authority's name", either(id.CAServerName != "", id.CAServerName, "its host"))
 		t.line("authority's roots", id.CARootFile)
+		t.line("authority's token", either(c.PlainText, c.TokenFile, ""))
 	case c.PlainText:
 		t.line("certificate", "none: the control plane is spoken to in plain text")
 		return

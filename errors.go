@@ -15,7 +15,7 @@ type Stage string
 // The stages, in the order in which a call depends on them.
 const (
 	StageConfig       Stage = "config"        // the settings of this process
-	StageIdentity     Stage = "identity"      // the token that proves who this process is
+	StageIdentity     Stage = "identity"      // the token and the certificate that prove who this process is
 	StageControlPlane Stage = "control plane" // the connection to istiod
 	StageListener     Stage = "listener"      // LDS: is there such a service and port
 	StageRoute        Stage = "route"         // RDS: which cluster takes the call

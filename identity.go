@@ -165,7 +165,7 @@ func (i *identity) run(ctx context.Context) {
 	}
 }
 
-// lookPause is how often files are looked at.
+// lookPause is how often files are looked at, and the calendar.
 const lookPause = 10 * time.Second
 
 // ask does what is due where certificates are asked for, and says when to come
@@ -173,7 +173,7 @@ const lookPause = 10 * time.Second
 func (i *identity) ask(ctx context.Context) time.Time {
 	now := time.Now()
 	i.lookAtRoots(now)
-	if !now.Before(i.renewal.next) {
+	if i.renewal.due(now) {
 		i.renew(ctx)
 		now = time.Now()
 	} else if c := i.current(); c != nil {
@@ -183,7 +183,7 @@ func (i *identity) ask(ctx context.Context) time.Time {
 	if expiry := i.overlap.next(); !expiry.IsZero() && expiry.Before(again) {
 		again = expiry
 	}
-	if look := now.Add(lookPause); i.roots != nil && look.Before(again) {
+	if look := now.Add(lookPause); look.Before(again) {
 		again = look
 	}
 	i.due.Store(i.renewal.next.UnixNano())

@@ -11,6 +11,7 @@ type renewal struct {
 	settings *Identity // constant
 
 	next     time.Time // when to ask
+	date     time.Time // the same by the calendar: a host that slept has another; zero after a failure
 	asked    time.Time // when it was asked last
 	failures int       // in a row
 }
@@ -28,6 +29,16 @@ const (
 // meanwhile. 1 s, 1.6 s, 2.6 s ... 60 s, each ±20 %.
 var authorityBackoff = backoff{base: time.Second, factor: 1.6, jitter: 0.2, most: time.Minute}
 
+// due says that it is time to ask. Times that were told here are compared by the
+// clock that runs evenly, so that one that is set does no harm; but certificates
+// end by the calendar, and that clock stands still while a host sleeps.
+func (r *renewal) due(now time.Time) bool {
+	if !now.Before(r.next) {
+		return true
+	}
+	return !r.date.IsZero() && !now.Round(0).Before(r.date) && !now.Before(r.asked.Add(askFloor))
+}
+
 // ask notes that a certificate is asked for.
 func (r *renewal) ask(now time.Time) { r.asked = now }
 
@@ -37,11 +48,13 @@ func (r *renewal) granted(now, end time.Time) {
 	r.failures = 0
 	left := float64(end.Sub(now)) * (1 - r.settings.share(2*rand.Float64()-1))
 	r.next = r.floor(now.Add(time.Duration(left)))
+	r.date = r.next.Round(0)
 }
 
 // failed notes that there was no certificate.
 func (r *renewal) failed(now time.Time) {
 	r.failures++
+	r.date = time.Time{}
 	r.next = now.Add(authorityBackoff.delay(r.failures))
 }
 

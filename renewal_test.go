@@ -226,3 +226,37 @@ func readText(t testing.TB, path string) string {
 	}
 	return string(text)
 }
+
+// TestAHostThatSleptRenewsByTheCalendar: the clock that runs evenly stood still,
+// and the certificate did not.
+func TestAHostThatSleptRenewsByTheCalendar(t *testing.T) {
+	now := time.Now()
+	r := renewal{settings: &Identity{RenewRatio: 0.5, RenewJitter: -1}}
+	r.ask(now)
+	r.granted(now, now.Add(time.Hour))
+	if r.due(now) || r.due(now.Add(29*time.Minute)) || !r.due(now.Add(31*time.Minute)) {
+		t.Error("awake, it does not renew at half an hour")
+	}
+	r.date = r.date.Add(-40 * time.Minute) // which is what sleeping for 40 minutes looks like
+	if !r.due(now.Add(askFloor)) || r.due(now.Add(time.Second)) {
+		t.Error("after a sleep, it does not renew, or not within the floor")
+	}
+	r.failed(now)
+	if r.due(now.Add(time.Millisecond)) {
+		t.Error("a failure is no reason to hurry")
+	}
+}
+
+// TestTheControlPlaneCannotRepeatTheToken is about what is logged when a stream
+// ends.
+func TestTheControlPlaneCannotRepeatTheToken(t *testing.T) {
+	const token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl"
+	err := withoutToken(status.Errorf(codes.Unavailable, "you said Bearer %s to me", token), token)
+	if text := err.Error(); strings.Contains(text, "eyJ") || strings.Contains(text, "c2lnbmF0dXJl") || status.Code(err) != codes.Unavailable {
+		t.Error(text)
+	}
+	plain := errors.New("nothing to hide")
+	if withoutToken(plain, token) != plain || withoutToken(plain, "") != plain || withoutToken(nil, token) != nil {
+		t.Error("an error without the token is another one")
+	}
+}

@@ -3,6 +3,7 @@ package proxyless
 import (
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -457,4 +458,54 @@ func TestWhatFilesHeldLastStays(t *testing.T) {
 	if again, _ := store.roots(t.Context(), ref); again != settled {
 		t.Error("a file that does not change is read again")
 	}
+}
+
+// TestRootsThatChangeAllTheTimeMakeNoStorm has a file that is never the same.
+func TestRootsThatChangeAllTheTimeMakeNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := beginIdentity(t)
+		i.get()
+		root := i.ca.RootPEM()
+		for range 100 {
+			replace(t, i.config.RootCertFile, append(meshtest.NewAuthority(t).RootPEM(), root...))
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if n := i.asked(); n < 3 || n > 12 {
+			t.Errorf("%d requests in 100 s", n)
+		}
+		if n := len(i.current().roots.list); n != 2 {
+			t.Errorf("%d roots are trusted", n)
+		}
+	})
+}
+
+// TestAnAuthorityThatDoesNotAnswerIsLeft: closing does not wait for it, and
+// asking ends.
+func TestAnAuthorityThatDoesNotAnswerIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := beginIdentity(t)
+		answer := make(chan struct{})
+		defer close(answer)
+		i.ca.Answer(func(meshtest.AuthorityRequest) ([]string, error) {
+			<-answer
+			return nil, errors.New("too late")
+		})
+		i.want()
+		time.Sleep(askTimeout + 10*time.Millisecond)
+		synctest.Wait()
+		if trouble := i.trouble(); trouble == nil || !strings.Contains(trouble.Error(), "deadline") {
+			t.Errorf("trouble %v", i.trouble())
+		}
+		time.Sleep(3 * time.Second)
+		begin := time.Now()
+		i.cancel()
+		<-i.done
+		if time.Since(begin) > 0 {
+			t.Errorf("closing took %v", time.Since(begin))
+		}
+		if _, err := i.wait(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("waiting after the end: %v", err)
+		}
+	})
 }
