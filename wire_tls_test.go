@@ -178,7 +178,7 @@ func TestContextsThatAreRejected(t *testing.T) {
 		in + "tls_params.tls_minimum_protocol_version: wire type 2 instead of 0":       rawUpstream(rawProto{}.msg(1, rawProto{}.text(1, "x"))),
 		verify + "verify_certificate_hash: 1 bytes instead of 32":                      validated(rawProto{}.text(2, "ab")),
 		verify + "verify_certificate_spki: illegal base64 data at input byte 0":        validated(rawProto{}.text(3, "!")),
-		verify + "trusted_ca: there is no PEM certificate in it":                                    validated(rawProto{}.msg(1, rawProto{}.text(3, "x"))),
+		verify + "trusted_ca: there is no PEM certificate in it":                       validated(rawProto{}.msg(1, rawProto{}.text(3, "x"))),
 		verify + "match_subject_alt_names[0].prefix: empty":                            validated(rawProto{}.msg(9, rawProto{}.text(2, ""))),
 		verify + "match_typed_subject_alt_names[0].matcher.suffix: empty":              validated(rawProto{}.msg(15, rawProto{}.num(1, 1).msg(2, rawProto{}.text(3, "")))),
 		verify + "custom_validator_config.typed_config.trust_domains[0].name: missing": validated(rawProto{}.msg(12, rawProto{}.packed(2, typeSPIFFEValidator, rawProto{}.msg(1, rawProto{})))),
@@ -276,4 +276,55 @@ func TestOffersOfTLSAreNotTakenWithoutACertificate(t *testing.T) {
 			t.Errorf("%s: %+v, %q", with.name, without, left.ignored)
 		}
 	}
+}
+
+// FuzzTLSContext: whatever a context says, it is never plain text, it verifies
+// whom it names, it is the same again, and what it cannot do fails.
+func FuzzTLSContext(f *testing.F) {
+	for _, file := range []string{"testdata/tls/clusters.binpb", "testdata/tls/clusters-lean.binpb"} {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		response, err := decodeADSResponse(raw)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, r := range response.resources {
+			socket, _ := submessage(r.value, 24, "transport_socket")
+			packed, _ := submessage(socket, 3, "typed_config")
+			if x, err := decodeExtension(packed); err == nil && len(x.value) > 0 {
+				f.Add(x.value)
+			}
+		}
+	}
+	f.Add([]byte(rawUpstream(rawValidated(rawProto{}.msg(12, rawProto{}.packed(2, typeSPIFFEValidator, rawProto{}.msg(1, rawProto{}.text(1, "x").msg(2, rawProto{}.text(3, "y")))))))))
+	f.Add([]byte(rawUpstream(rawValidated(rawProto{}.msg(17, rawProto{}).msg(15, rawProto{}.num(1, 5).text(3, "1.2").msg(2, rawProto{}.msg(5, rawRegex("a.*"))))))))
+	f.Add([]byte(rawUpstream(rawProto{}.msg(1, rawProto{}.num(1, 3).text(3, "AES128-SHA").text(4, "P-256")).msg(2, rawProto{}.msg(1, rawProto{}.text(3, "c")).msg(2, rawProto{}.text(3, "k"))))))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		for _, kind := range []string{typeUpstreamTLS, typeDownstreamTLS} {
+			socket := rawProto{}.packed(3, kind, raw)
+			var d decoding
+			got, err := d.transportSocket(socket, kind, "transport_socket")
+			again, err2 := new(decoding).transportSocket(socket, kind, "transport_socket")
+			if (err == nil) != (err2 == nil) || !reflect.DeepEqual(got, again) {
+				t.Fatalf("first %+v, %v, then %+v, %v", got, err, again, err2)
+			}
+			if err != nil {
+				if got != nil {
+					t.Fatal("a context and an error")
+				}
+				continue
+			}
+			if got == nil || got.text == "" || len(d.ignored) > maxIgnored {
+				t.Fatalf("%+v, %d ignored", got, len(d.ignored))
+			}
+			if got.failure == "" && (len(got.names) > 0 || kind == typeDownstreamTLS && got.demands) && !got.verifies() {
+				t.Fatalf("anybody is let in: %+v", got)
+			}
+			if key := string(got.identity.inlineKey); len(key) > 40 && strings.Contains(got.text, key) {
+				t.Fatal("the text has a secret")
+			}
+		}
+	})
 }
