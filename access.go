@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -30,6 +31,22 @@ type callFacts struct {
 	// Made when first asked for.
 	target string   // see plainPath
 	plain  judgment // yes or cannotTell; no while it was not looked at
+}
+
+// spareFacts keeps a call that is only judged from allocating.
+var spareFacts = sync.Pool{New: func() any { return new(callFacts) }}
+
+// newCallFacts is for a call on its way in. release gives it back: nothing may
+// point to it from then on.
+func newCallFacts(peer *peerFacts, md metadata.MD, method string) *callFacts {
+	c := spareFacts.Get().(*callFacts)
+	c.peer, c.headers = peer, incomingHeaders(md, method)
+	return c
+}
+
+func (c *callFacts) release() {
+	*c = callFacts{}
+	spareFacts.Put(c)
 }
 
 // editHeaders is the call's metadata to be changed by a filter, for the filters

@@ -46,10 +46,11 @@ func (g *gate) judge(ctx context.Context, method string) (context.Context, error
 
 // ask asks the filters of a chain.
 func (g *gate) ask(ctx context.Context, chain *filterChain, facts *peerFacts, method string) (own context.Context, err error) {
-	call := callFacts{peer: facts, headers: incomingHeaders(incomingMetadata(ctx), method)}
-	r := chain.authorize(&call)
+	call := newCallFacts(facts, incomingMetadata(ctx), method)
+	defer call.release()
+	r := chain.authorize(call)
 	if g.audit != nil {
-		g.audit.report(method, &call, &r)
+		g.audit.report(method, call, &r)
 	}
 	switch r.code {
 	case codes.OK:

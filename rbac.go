@@ -1,6 +1,8 @@
 package proxyless
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -29,9 +31,11 @@ func (a accessAction) String() string { return [...]string{"ALLOW", "DENY", "AUD
 // accessRules is what is kept of an envoy.config.rbac.v3.RBAC.
 type accessRules struct {
 	action     accessAction
-	auditAllow bool           // audit_logging_options: calls that are let through are recorded, too
-	policies   []accessPolicy // by name, as Envoy goes over them
-	at         map[string]int // where each was before they were sorted, while they are read
+	auditAllow bool               // audit_logging_options: calls that are let through are recorded, too
+	policies   []accessPolicy     // by name, as Envoy goes over them
+	at         map[string]int     // where each was before they were sorted, while they are read
+	byPath     map[string][]int32 // those that say no unless the path is one of a few; nil where there are few policies
+	others     []int32            // the rest, where byPath is set
 }
 
 // accessPolicy is what is kept of an envoy.config.rbac.v3.Policy: both have to
@@ -106,19 +110,68 @@ func (r *accessRules) check(call *callFacts) ruling {
 }
 
 // decide finds the policy that matters, the first that says yes or else the
-// first that cannot tell.
+// first that cannot tell. Policies about other paths are not looked at.
 func (r *accessRules) decide(call *callFacts) (at int, best judgment) {
-	at, best = -1, no
-	for i := range r.policies {
-		v := r.policies[i].judge(call)
-		if v > best {
-			at, best = i, v
+	path, plain := "", false
+	if r.byPath != nil {
+		path, plain = call.plainPath()
+	}
+	at = -1
+	if !plain {
+		for i := range r.policies {
+			if r.weigh(call, i, &at, &best) {
+				break
+			}
 		}
-		if best == yes || best == cannotTell && r.action == accessDeny {
+		return at, best
+	}
+	here, others := r.byPath[path], r.others
+	for len(here)+len(others) > 0 {
+		list := &here
+		if len(here) == 0 || len(others) > 0 && others[0] < here[0] {
+			list = &others
+		}
+		if r.weigh(call, int((*list)[0]), &at, &best) {
 			break
 		}
+		*list = (*list)[1:]
 	}
 	return at, best
+}
+
+// weigh looks at one policy; done says that no other one matters.
+func (r *accessRules) weigh(call *callFacts, i int, at *int, best *judgment) (done bool) {
+	if v := r.policies[i].judge(call); v > *best {
+		*at, *best = i, v
+	}
+	return *best == yes || *best == cannotTell && r.action == accessDeny
+}
+
+// fewPolicies is up to how many are looked at one by one.
+const fewPolicies = 4
+
+// index sorts the policies, and finds out which are about a few paths only.
+func (r *accessRules) index() {
+	r.at = nil
+	slices.SortFunc(r.policies, func(a, b accessPolicy) int { return cmp.Compare(a.name, b.name) })
+	if len(r.policies) <= fewPolicies {
+		return
+	}
+	r.byPath = map[string][]int32{}
+	for i := range r.policies {
+		paths, few := r.policies[i].permissions.onlyPaths()
+		if !few {
+			r.others = append(r.others, int32(i))
+		}
+		for _, path := range paths {
+			if here := r.byPath[path]; len(here) == 0 || here[len(here)-1] != int32(i) {
+				r.byPath[path] = append(here, int32(i))
+			}
+		}
+	}
+	if len(r.byPath) == 0 {
+		r.byPath, r.others = nil, nil
+	}
 }
 
 func (p *accessPolicy) judge(call *callFacts) judgment {

@@ -1,7 +1,9 @@
 package proxyless
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -179,6 +181,35 @@ func remoteAddr(call *callFacts, trusted int) netip.Addr {
 	return call.peer.remote.Addr()
 }
 
+// onlyPaths are the paths without which the rule says no; few is false where
+// there is no such list.
+func (r *accessRule) onlyPaths() (paths []string, few bool) {
+	switch r.kind {
+	case rulePath:
+		if r.text.exact() {
+			return []string{r.text.text}, true
+		}
+	case rulePaths:
+		return slices.Collect(maps.Keys(r.set)), true
+	case ruleAll:
+		for i := range r.rules {
+			if paths, few := r.rules[i].onlyPaths(); few {
+				return paths, true
+			}
+		}
+	case ruleSome:
+		for i := range r.rules {
+			more, few := r.rules[i].onlyPaths()
+			if !few {
+				return nil, false
+			}
+			paths = append(paths, more...)
+		}
+		return paths, true
+	}
+	return nil, false
+}
+
 // gather makes one look-up of the exact paths, and of the exact names, among
 // rules of which one has to match.
 func gather(rules []accessRule) []accessRule {
@@ -192,7 +223,7 @@ func gather(rules []accessRule) []accessRule {
 const fewExact = 4
 
 func gatherExact(rules []accessRule, one, many ruleKind) []accessRule {
-	exact := func(r *accessRule) bool { return r.kind == one && r.text.kind == headerExact && !r.text.foldCase }
+	exact := func(r *accessRule) bool { return r.kind == one && r.text.exact() }
 	set := map[string]struct{}{}
 	for i := range rules {
 		if exact(&rules[i]) {

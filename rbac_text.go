@@ -57,6 +57,9 @@ func anyText(part *syntax.Regexp, op syntax.Op) bool {
 	return part.Op == op && part.Sub[0].Op == syntax.OpAnyCharNotNL
 }
 
+// exact says that one text matches alone.
+func (t *textRule) exact() bool { return t.kind == headerExact && !t.foldCase }
+
 func (t *textRule) matches(value string) bool {
 	if t.kind != headerRegex {
 		return t.stringMatch.matches(value)

@@ -193,8 +193,7 @@ func (d *decoding) accessRules(b []byte, field string, r ruleReader) (rules *acc
 	if c.err != nil || failure != "" {
 		return nil, failure, inField(field, c.err)
 	}
-	rules.at = nil
-	slices.SortFunc(rules.policies, func(a, b accessPolicy) int { return cmp.Compare(a.name, b.name) })
+	rules.index()
 	if len(rules.policies) == 0 && rules.action != accessAllow && !rules.auditAllow {
 		return nil, "", nil
 	}
