@@ -105,13 +105,14 @@ func (g *gate) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 }
 
 var (
-	errGateShut  = errors.New("the server is stopping")
-	errSlow      = errors.New("it took too long to say what it wants")
-	errCrowded   = errors.New("too many others connected at the same time")
-	errBabble    = errors.New("it speaks neither TLS nor HTTP/2")
-	errNoTLS     = errors.New("it speaks TLS where the mesh asks for plain text")
-	errPlainText = errors.New("it speaks plain text where the mesh asks for TLS")
-	errNoChain   = errors.New("no filter chain of the mesh takes it")
+	errGateShut      = errors.New("the server is stopping")
+	errSlow          = errors.New("it took too long to say what it wants")
+	errCrowded       = errors.New("too many others connected at the same time")
+	errBabble        = errors.New("it speaks neither TLS nor HTTP/2")
+	errNoTLS         = errors.New("it speaks TLS where the mesh asks for plain text")
+	errPlainText     = errors.New("it speaks plain text where the mesh asks for TLS")
+	errNothingToShow = errors.New("the mesh names none")
+	errNoChain       = errors.New("no filter chain of the mesh takes it")
 )
 
 // enter makes a connection pending.
@@ -225,8 +226,8 @@ func (g *gate) turnedAway(c *gateConn, err error) error {
 	}
 	if err != errGateShut {
 		g.counts.turnedAway.Add(1)
-		g.hushed.say(func(more uint64) {
-			g.log.Warn("connections are turned away", "peer", c.facts.remote.String(), keyError, err.Error(), "more", more)
+		g.hushed.say(err.Error(), func(more uint64) {
+			g.log.Warn("connections are turned away", "peer", c.facts.remote.String(), keyError, err.Error(), "not_logged_before", more)
 		})
 	}
 	return err
@@ -289,8 +290,11 @@ func (g *gate) configFor(ctx context.Context, c *gateConn, hello *tls.ClientHell
 		return nil, nil, fmt.Errorf("filter chain %s: %w", chain.name, err)
 	}
 	shown, err := g.secrets.certificate(ctx, &t.identity)
+	if err == nil && shown == nil {
+		err = errNothingToShow
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("filter chain %s: the certificate to show: %w", chain.name, err)
 	}
 	verify := func(state tls.ConnectionState) error { return g.verify(ctx, t, &state) }
 	return t.serverConfig(shown, hello.SupportedProtos, verify), &admission{p, chain}, nil

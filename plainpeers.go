@@ -102,30 +102,3 @@ func (p *plainPeers) list(now time.Time) []PlainTextPeer {
 	})
 	return list
 }
-
-// hush keeps a log from being flooded: of what happens more often than once in
-// a while it says how often.
-type hush struct {
-	mu    sync.Mutex
-	until time.Duration // since start
-	more  uint64
-}
-
-// hushed is how long a hush says nothing after it said something.
-const hushed = 10 * time.Second
-
-// say calls f, with how many there were since the last time, unless that was a
-// short while ago.
-func (h *hush) say(f func(more uint64)) {
-	now := sinceStart()
-	h.mu.Lock()
-	if h.until > now {
-		h.more++
-		h.mu.Unlock()
-		return
-	}
-	more := h.more
-	h.until, h.more = now+hushed, 0
-	h.mu.Unlock()
-	f(more)
-}
