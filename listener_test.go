@@ -111,7 +111,7 @@ func TestIstiodsChains(t *testing.T) {
 		{"full-inbound-disabled", 50051, "plain"},
 		{"full-inbound-guarded", 50051, "plain, mesh, mesh tcp"},
 		{"full-secure-inbound-ported", 50052, "plain"}, // the one port that is exempt
-		{"full-secure-inbound-ported", 7000, "mesh, mesh tcp, tls, bare tls"},
+		{"full-secure-inbound-ported", 7000, "plain, mesh, mesh tcp"},
 		{"full-inbound-permissive", 1234, "plain, mesh, mesh tcp"}, // no Service's
 		{"full-inbound-strict", 1234, "mesh, mesh tcp, tls, bare tls"},
 	} {
