@@ -134,9 +134,6 @@ func (m *Mesh) admit(in *inbound, l *listener) {
 		m.identity.want()
 	}
 	for _, chain := range l.inbound {
-		if chain.failure == "" && len(chain.filters) > 0 {
-			chain.failure = "its rules are not evaluated"
-		}
 		if chain.failure != "" {
 			m.tellOnce(l.name+chain.name+chain.failure, func() {
 				m.log.Error("calls are refused that this filter chain takes", keyListener, l.name, "chain", chain.name, keyError, chain.failure)
