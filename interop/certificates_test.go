@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -330,4 +331,26 @@ func (r *rotation) signAnew(t testing.TB) {
 }
 func (r *rotation) dropOld(t testing.TB) {
 	must(t, lab.WriteAuthority(r.dir, r.signers[1], r.roots[1], r.roots[1]))
+}
+
+// forged is a certificate of another authority for the name.
+func forged(t testing.TB, authority *lab.Authority, name string) *certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	uri, err := url.Parse(name)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		NotBefore:    time.Now().Add(-time.Minute),
+		NotAfter:     time.Now().Add(time.Hour),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		URIs:         []*url.URL{uri},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, authority.Certificate, key.Public(), authority.Key)
+	must(t, err)
+	c := &certificate{key: key, parts: [][]byte{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), authority.PEM}}
+	c.leaf = parseAll(t, c.parts[0])[0]
+	return c
 }

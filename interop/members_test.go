@@ -18,6 +18,8 @@ import (
 	"github.com/proxyless/proxyless"
 	"github.com/proxyless/proxyless/examples/greeting/greetpb"
 	"github.com/proxyless/proxyless/interop/lab"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 )
 
 // What the members of the mesh in this package export and refer to.
@@ -148,9 +150,10 @@ func failsAt(stage proxyless.Stage) func(string, error) error {
 // provider is a pod that the test process plays, with the library in it.
 type provider struct {
 	*lab.Workload
-	mesh     *proxyless.Mesh
-	received atomic.Int64
-	stop     func() error // ends Serve and returns what it returned
+	mesh      *proxyless.Mesh
+	received  atomic.Int64
+	encrypted atomic.Bool  // the last call's connection
+	stop      func() error // ends Serve and returns what it returned
 
 	greetpb.UnimplementedGreetingServiceServer
 }
@@ -217,6 +220,9 @@ func startPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec, settings ...setti
 // SayHello answers as the greeting of the guide does; "slowly" takes its time.
 func (p *provider) SayHello(ctx context.Context, in *greetpb.SayHelloRequest) (*greetpb.SayHelloReply, error) {
 	p.received.Add(1)
+	from, _ := peer.FromContext(ctx)
+	_, encrypted := from.AuthInfo.(credentials.TLSInfo)
+	p.encrypted.Store(encrypted)
 	if in.GetName() == "slowly" {
 		<-ctx.Done()
 		return nil, ctx.Err()
