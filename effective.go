@@ -133,13 +133,6 @@ func (t *settingsText) qos(q *QoS) {
 	t.line("qos port in use", either(q.Check, "fails Join", "is logged"))
 }
 
-func either(condition bool, yes, no string) string {
-	if condition {
-		return yes
-	}
-	return no
-}
-
 func orNone(some bool, value fmt.Stringer) string {
 	if !some {
 		return "none"

@@ -96,3 +96,10 @@ func (e *Error) GRPCStatus() *status.Status {
 	}
 	return status.New(code, e.Error())
 }
+
+func either(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
