@@ -125,8 +125,10 @@ func (r *jwtReading) localKeys(b []byte, p *jwtProvider) error {
 	c := walk(b)
 	for c.next() {
 		switch c.num {
-		case 1, 2, 3, 4:
+		case 1, 3, 4:
 			specifier.raw(&c, "specifier")
+		case 2:
+			specifier = oneof{num: 2, val: c.bytes("inline_bytes")}
 		}
 	}
 	if c.err != nil {

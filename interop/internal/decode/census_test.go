@@ -45,7 +45,7 @@ func (c census) count(value any) {
 	case *cluster:
 		c.note("other name", v.edsName != "" && v.edsName != v.name)
 		c.note("own name", v.edsName == v.name)
-		c.note("TLS", v.failure == demandsTLS)
+		c.note("TLS", v.tls != nil)
 		c.note("failure", v.failure != "")
 		c.note("fine", v.failure == "")
 		c.note("round robin", v.balance.policy == lbRoundRobin)

@@ -10,8 +10,14 @@ import (
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -352,6 +358,20 @@ var often = map[protoreflect.FullName]float64{
 	"envoy.extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig.use_hostname_for_hashing":                                            0.5,
 }
 
+func init() {
+	const provider = "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider."
+	for _, field := range strings.Fields("issuer audiences subjects require_expiration max_lifetime forward from_headers from_params from_cookies forward_payload_header pad_forward_payload_header " +
+		"payload_in_metadata normalize_payload_in_metadata header_in_metadata failed_status_in_metadata clock_skew_seconds claim_to_headers") {
+		often[protoreflect.FullName(provider+field)] = 0.3
+	}
+	often["envoy.extensions.filters.http.jwt_authn.v3.JwtHeader.name"] = 1
+	often["envoy.extensions.filters.http.jwt_authn.v3.JwtHeader.value_prefix"] = 0.5
+	often["envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader.header_name"] = 1
+	often["envoy.config.cluster.v3.Cluster.transport_socket_matches"] = 0.5
+	often["envoy.config.cluster.v3.Cluster.TransportSocketMatch.match"] = 0.7
+	often["envoy.config.cluster.v3.Cluster.TransportSocketMatch.transport_socket"] = 0.9
+}
+
 const hcmName = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 // rarely are the members of a oneof that are not what a mesh usually sends;
@@ -651,7 +671,7 @@ func (m *maker) pack(a *anypb.Any, field protoreflect.FullName, depth int) {
 			names = []string{typeTCPProxy}
 		}
 	case "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config":
-		names = []string{typeFault, typeStatefulSession, typeRBAC, "example.Unknown", "stats.PluginConfig"}
+		names = []string{typeFault, typeStatefulSession, typeRBAC, typeJWT, "example.Unknown", "stats.PluginConfig"}
 	case "envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry.value", "envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry.value",
 		"envoy.config.route.v3.Route.TypedPerFilterConfigEntry.value", "envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry.value":
 		names = []string{typeFault, typeSessionOfRoute, typeFilterConfig, "envoy.extensions.filters.http.cors.v3.CorsPolicy", "example.Unknown"}
@@ -666,8 +686,7 @@ func (m *maker) pack(a *anypb.Any, field protoreflect.FullName, depth int) {
 	case "envoy.config.route.v3.RetryPolicy.RetryPriority.typed_config":
 		names = []string{typePreviousPriorities, "example.Unknown"}
 	case "envoy.config.core.v3.TransportSocket.typed_config":
-		names = []string{typeRawBuffer, "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-			"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport", ""}
+		names = []string{typeRawBuffer, typeUpstreamTLS, typeUpstreamTLS, typeDownstreamTLS, typeDownstreamTLS, "envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport", ""}
 	case "envoy.config.core.v3.TypedExtensionConfig.typed_config":
 		names = []string{"example.Unknown", typeRoundRobin, typeLocalityRoundRobin, typeLocalityRoundRobin, typeLeastRequest, typeRandom, typeRingHash, typeMaglev, typePickFirst,
 			typeReportedRoundRobin, typeRandomSubsetting, typeOverrideHost, typeClusterProvided}
@@ -690,6 +709,85 @@ func (m *maker) pack(a *anypb.Any, field protoreflect.FullName, depth int) {
 	}
 }
 
+// access makes an RBAC filter. What its rules say is compared elsewhere: here it
+// counts which there are.
+func (m *maker) access(name string) []byte {
+	policy := `policies { key: "p" value { permissions { any: true } principals { any: true } } }`
+	text := pick(m, "", "rules {}", "rules { action: DENY }", "rules { "+policy+" }", "rules { action: DENY "+policy+" }", "rules { action: LOG "+policy+" }")
+	text += pick(m, "", " shadow_rules {}", " shadow_rules { action: DENY }", " shadow_rules { action: DENY "+policy+" }", ` shadow_rules_stat_prefix: "x"`, " matcher {}")
+	to := map[string]proto.Message{typeRBAC: &httprbacv3.RBAC{}, typeNetworkRBAC: &networkrbacv3.RBAC{}}[name]
+	if err := prototext.Unmarshal([]byte(text), to); err != nil {
+		panic(err)
+	}
+	return marshal(to)
+}
+
+// tokens makes a JWT filter of up to three providers.
+func (m *maker) tokens() []byte {
+	to := &jwtv3.JwtAuthentication{Providers: map[string]*jwtv3.JwtProvider{}}
+	for i := range 1 + m.IntN(3) {
+		p := &jwtv3.JwtProvider{}
+		m.fill(p.ProtoReflect(), 3)
+		for _, h := range p.ClaimToHeaders {
+			h.ClaimName = pick(m, "sub", "a.b", "x")
+		}
+		if m.chance(0.9) {
+			p.JwksSourceSpecifier = &jwtv3.JwtProvider_LocalJwks{LocalJwks: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: pick(m, keySets...)}}}
+		}
+		to.Providers[fmt.Sprint("p", i)] = p
+	}
+	if m.chance(0.3) {
+		to.RequirementMap = map[string]*jwtv3.JwtRequirement{"named": m.needs(1), "other": m.needs(0)}
+	}
+	for range m.IntN(3) {
+		rule := &jwtv3.RequirementRule{Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}, RequirementType: &jwtv3.RequirementRule_Requires{Requires: m.needs(0)}}
+		if m.chance(0.5) {
+			rule.Match.Reset()
+			m.fill(rule.Match.ProtoReflect(), 3)
+		}
+		if to.RequirementMap != nil && m.chance(0.5) {
+			rule.RequirementType = &jwtv3.RequirementRule_RequirementName{RequirementName: pick(m, "named", "other", "named", "other", "named", "other", "nobody")}
+		}
+		to.Rules = append(to.Rules, rule)
+	}
+	if m.chance(0.05) {
+		to.FilterStateRules = &jwtv3.FilterStateRule{}
+	}
+	return marshal(to)
+}
+
+func (m *maker) needs(depth int) *jwtv3.JwtRequirement {
+	name := pick(m, "p0", "p0", "p0", "p0", "p0", "p0", "p1")
+	text := pick(m, `provider_name: "`+name+`"`, `provider_name: "`+name+`"`, `provider_and_audiences { provider_name: "`+name+`" audiences: "https://a/" }`, `allow_missing {}`,
+		`allow_missing_or_failed {}`, ``, `extract_only_without_validation {}`)
+	to := &jwtv3.JwtRequirement{}
+	if err := prototext.Unmarshal([]byte(text), to); err != nil {
+		panic(err)
+	}
+	if depth < 3 && m.chance(0.5) {
+		var list []*jwtv3.JwtRequirement
+		for range 1 + m.IntN(3) {
+			list = append(list, m.needs(depth+1))
+		}
+		if m.chance(0.7) {
+			to.RequiresType = &jwtv3.JwtRequirement_RequiresAny{RequiresAny: &jwtv3.JwtRequirementOrList{Requirements: list}}
+		} else {
+			to.RequiresType = &jwtv3.JwtRequirement_RequiresAll{RequiresAll: &jwtv3.JwtRequirementAndList{Requirements: list}}
+		}
+	}
+	return to
+}
+
+// keySets are sets of public keys: those of examples in RFC 7515 and RFC 8037, and
+// some that are refused.
+var keySets = []string{
+	`{"keys":[{"kty":"EC","crv":"P-256","kid":"ec","alg":"ES256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}`,
+	`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},{"kty":"oct","k":"AA"},
+		{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"}]}`,
+	`{"keys":[{"kty":"RSA","kid":"r","e":"AQAB","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}]}`,
+	`{"keys":[]}`, `{}`, `x`,
+}
+
 // content fills a configuration that is looked into.
 func (m *maker) content(a *anypb.Any, name string, depth int) {
 	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))
@@ -700,7 +798,18 @@ func (m *maker) content(a *anypb.Any, name string, depth int) {
 	if name == typeLocalityRoundRobin || name == typeRandomSubsetting || name == typeOverrideHost {
 		depth -= 2
 	}
-	if depth < 0 || strings.Contains(name, "Tls") || strings.Contains(name, "transport_sockets") {
+	switch name {
+	case typeUpstreamTLS, typeDownstreamTLS:
+		a.Value = m.tlsContext(name)
+		return
+	case typeRBAC, typeNetworkRBAC:
+		a.Value = m.access(name)
+		return
+	case typeJWT:
+		a.Value = m.tokens()
+		return
+	}
+	if depth < 0 || strings.Contains(name, "transport_sockets") {
 		return
 	}
 	to := kind.New()

@@ -30,7 +30,6 @@ import (
 	ringhashv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/ring_hash/v3"
 	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -49,10 +48,7 @@ func referenceCluster(m *clusterv3.Cluster) (*cluster, error) {
 	}
 	err := errors.Join(referenceDiscovery(m, x), referenceConnection(m, x), referenceBreakers(m.CircuitBreakers, x), referenceOutliers(m.OutlierDetection, x),
 		referenceCommon(m.CommonLbConfig, x))
-	if x.failure == "" {
-		x.failure = referenceTransport(m)
-	}
-	return x, errors.Join(err, referenceBalancing(m, x))
+	return x, errors.Join(err, referenceTransport(m, x), referenceBalancing(m, x))
 }
 
 func referenceDiscovery(m *clusterv3.Cluster, x *cluster) (err error) {
@@ -64,7 +60,7 @@ func referenceDiscovery(m *clusterv3.Cluster, x *cluster) (err error) {
 		if !sameStream(m.GetEdsClusterConfig().GetEdsConfig()) {
 			return errors.New("eds_config")
 		}
-		x.edsName = either(m.EdsClusterConfig.ServiceName, m.Name)
+		x.edsName = firstOf(m.EdsClusterConfig.ServiceName, m.Name)
 	case clusterv3.Cluster_STATIC:
 		x.source, x.inline = discoverStatic, &assignment{}
 		if m.LoadAssignment != nil {
@@ -146,7 +142,11 @@ func referenceNames(m *endpointv3.ClusterLoadAssignment, refresh *durationpb.Dur
 			if err != nil {
 				return err
 			}
-			n := dnsName{host: host, port: uint16(port), weight: 1, locality: i, priority: l.Priority, hostname: e.GetEndpoint().GetHostname()}
+			labels, err := x.inline.labelOf(e.GetMetadata())
+			if err != nil {
+				return err
+			}
+			n := dnsName{labels: labels, host: host, port: uint16(port), weight: 1, locality: i, priority: l.Priority, hostname: e.GetEndpoint().GetHostname()}
 			if e.LoadBalancingWeight != nil {
 				n.weight = e.LoadBalancingWeight.Value
 			}
@@ -310,25 +310,6 @@ func referenceBound(m *wrapperspb.UInt32Value, x *cluster) error {
 		return errors.New("bound")
 	}
 	return nil
-}
-
-// referenceTransport is why plain text is not what the mesh wants of every
-// connection: the first socket that is for all endpoints decides.
-func referenceTransport(m *clusterv3.Cluster) string {
-	plain, name := referenceSocket(m.TransportSocket)
-	for _, match := range m.TransportSocketMatches {
-		if len(match.GetMatch().GetFields()) == 0 {
-			plain, name = referenceSocket(match.TransportSocket)
-			break
-		}
-	}
-	switch {
-	case plain:
-		return ""
-	case name == nameOf(&tlsv3.UpstreamTlsContext{}), name == "envoy.transport_sockets.tls":
-		return demandsTLS
-	}
-	return "another socket"
 }
 
 // slowStartConfig is what the old and the new form of slow start have in common.
@@ -565,6 +546,9 @@ func referenceLoad(m *endpointv3.ClusterLoadAssignment) (*assignment, error) {
 		var sum uint64
 		for _, m := range l.LbEndpoints {
 			e, use, err := referenceEndpoint(m)
+			if err == nil {
+				e.labels, err = a.labelOf(m.GetMetadata())
+			}
 			switch {
 			case err != nil:
 				return nil, err

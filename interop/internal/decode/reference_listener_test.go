@@ -3,21 +3,26 @@ package proxyless
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	jwtv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
 	xdsv3 "github.com/cncf/xds/go/xds/type/v3"
@@ -179,15 +184,39 @@ func referenceChainMatch(m *listenerv3.FilterChainMatch, fallback bool) (x chain
 		x.serverNames = append(x.serverNames, strings.ToLower(name))
 	}
 	for _, r := range m.GetPrefixRanges() {
-		ip, e := netip.ParseAddr(r.AddressPrefix)
-		if e != nil {
-			return x, e
-		}
-		p, e := ip.WithZone("").Prefix(int(min(r.PrefixLen.GetValue(), 256)))
+		p, e := referencePrefix(r)
 		x.prefixes, err = append(x.prefixes, p), errors.Join(err, e)
 	}
-	x.source = len(m.GetSourcePrefixRanges())+len(m.GetSourcePorts())+len(m.GetDirectSourcePrefixRanges()) > 0 || m.GetSourceType() != 0
+	for _, list := range []struct {
+		from []*corev3.CidrRange
+		to   *[]netip.Prefix
+	}{{m.GetSourcePrefixRanges(), &x.sources}, {m.GetDirectSourcePrefixRanges(), &x.direct}} {
+		for _, r := range list.from {
+			p, e := referencePrefix(r)
+			*list.to, err = append(*list.to, p), errors.Join(err, e)
+		}
+	}
+	for _, port := range m.GetSourcePorts() {
+		if port > math.MaxUint16 {
+			err = errors.Join(err, fmt.Errorf("port %d", port))
+		}
+		x.sourcePorts = append(x.sourcePorts, uint16(port))
+	}
+	if m.GetDestinationPort().GetValue() > math.MaxUint16 {
+		err = errors.Join(err, errors.New("port"))
+	}
+	if x.near = nearness(m.GetSourceType()); m.GetSourceType() > listenerv3.FilterChainMatch_EXTERNAL || m.GetSourceType() < 0 {
+		err = errors.Join(err, errors.New("source type"))
+	}
 	return x, err
+}
+
+func referencePrefix(r *corev3.CidrRange) (netip.Prefix, error) {
+	ip, err := netip.ParseAddr(r.AddressPrefix)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return ip.WithZone("").Prefix(int(min(r.PrefixLen.GetValue(), 256)))
 }
 
 // sorted is how many connection managers and TCP proxies a chain has.
@@ -294,10 +323,9 @@ func referenceManager(a *anypb.Any) (*hcmv3.HttpConnectionManager, error) {
 }
 
 func referenceInbound(m *listenerv3.FilterChain, l *listener, fallback bool) (err error) {
-	plain, _ := referenceSocket(m.TransportSocket)
 	chain := filterChain{name: m.Name}
-	if !plain {
-		chain.tls = &tlsContext{failure: "TLS contexts are not read yet"}
+	if chain.tls, err = referenceSocket(m.TransportSocket, &tlsv3.DownstreamTlsContext{}); err != nil {
+		return err
 	}
 	managers, proxies, err := sorted(m)
 	if err != nil {
@@ -313,15 +341,13 @@ func referenceInbound(m *listenerv3.FilterChain, l *listener, fallback bool) (er
 		name, readable := extensionType(f.GetTypedConfig())
 		switch {
 		case name == nameOf(&hcmv3.HttpConnectionManager{}):
-			manager, err := referenceManager(f.GetTypedConfig())
-			if err != nil {
+			if err := referenceInboundHTTP(f.GetTypedConfig(), &chain); err != nil {
 				return err
 			}
-			for _, f := range manager.HttpFilters {
-				name, _ := extensionType(f.GetTypedConfig())
-				if name != nameOf(&faultv3.HTTPFault{}) && !referenceHarmless(f.GetTypedConfig()) {
-					chain.fail(&listenerFilter{name: either(name, f.Name)})
-				}
+		case name == nameOf(&networkrbacv3.RBAC{}):
+			m := &networkrbacv3.RBAC{}
+			if err := chain.judge(f.GetTypedConfig(), readable, m, func() bool { return m.Matcher != nil }, func() (a, b *rbacv3.RBAC) { return m.Rules, m.ShadowRules }); err != nil {
+				return err
 			}
 		case name == nameOf(&tcpproxyv3.TcpProxy{}) && readable:
 			clusters, _, err := referenceProxy(f.GetTypedConfig())
@@ -332,30 +358,104 @@ func referenceInbound(m *listenerv3.FilterChain, l *listener, fallback bool) (er
 				chain.tcp = clusters[0].name
 			}
 		case !referenceHarmless(f.GetTypedConfig()):
-			chain.fail(&listenerFilter{name: either(name, f.Name)})
+			chain.fail(&listenerFilter{name: firstOf(name, f.Name)})
 		}
 	}
 	l.inbound = append(l.inbound, chain)
 	return nil
 }
 
-func either(a, b string) string {
+func referenceInboundHTTP(a *anypb.Any, chain *filterChain) error {
+	manager, err := referenceManager(a)
+	if err != nil {
+		return err
+	}
+	judges := map[string]bool{}
+	for _, f := range manager.HttpFilters {
+		name, readable := extensionType(f.GetTypedConfig())
+		if name != nameOf(&faultv3.HTTPFault{}) && !referenceHarmless(f.GetTypedConfig()) {
+			judges[f.Name] = true
+		}
+		switch {
+		case name == nameOf(&httprbacv3.RBAC{}):
+			if f.Disabled {
+				continue
+			}
+			m := &httprbacv3.RBAC{}
+			if err := chain.judge(f.GetTypedConfig(), readable, m, func() bool { return m.Matcher != nil }, func() (a, b *rbacv3.RBAC) { return m.Rules, m.ShadowRules }); err != nil {
+				return err
+			}
+		case name == nameOf(&jwtv3.JwtAuthentication{}) && readable:
+			if f.Disabled {
+				continue
+			}
+			filter, err := referenceJWT(f.GetTypedConfig())
+			if err != nil {
+				return err
+			}
+			chain.filters = append(chain.filters, inboundFilter{jwt: filter})
+		case name != nameOf(&faultv3.HTTPFault{}) && !referenceHarmless(f.GetTypedConfig()):
+			chain.fail(&listenerFilter{name: firstOf(name, f.Name)})
+		}
+	}
+	if len(judges) > 0 && (manager.GetRds() != nil || manager.GetScopedRoutes() != nil || differByRoute(manager.GetRouteConfig(), judges)) {
+		chain.fail(&listenerFilter{name: "of routes"})
+	}
+	return nil
+}
+
+// differByRoute says that routes say something about filters.
+func differByRoute(m *routev3.RouteConfiguration, filters map[string]bool) bool {
+	has := func(config map[string]*anypb.Any) bool {
+		return slices.ContainsFunc(slices.Collect(maps.Keys(config)), func(name string) bool { return filters[name] })
+	}
+	found := has(m.GetTypedPerFilterConfig())
+	for _, h := range m.GetVirtualHosts() {
+		found = found || has(h.TypedPerFilterConfig)
+		for _, r := range h.Routes {
+			found = found || has(r.TypedPerFilterConfig)
+			for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
+				found = found || has(c.TypedPerFilterConfig)
+			}
+		}
+	}
+	return found
+}
+
+// judge notes an RBAC filter by what there is of it. What its rules say of calls
+// is compared elsewhere.
+func (c *filterChain) judge(a *anypb.Any, readable bool, m proto.Message, matcher func() bool, rules func() (enforced, shadow *rbacv3.RBAC)) error {
+	if !readable || a == nil {
+		c.fail(&listenerFilter{name: "unreadable"})
+		return nil
+	}
+	if err := proto.Unmarshal(a.GetValue(), m); err != nil {
+		return err
+	}
+	if matcher() {
+		c.fail(&listenerFilter{name: "matcher"})
+		return nil
+	}
+	counts := func(m *rbacv3.RBAC) bool { return m != nil && (len(m.Policies) > 0 || m.Action == rbacv3.RBAC_ALLOW) }
+	f := &accessFilter{}
+	enforced, shadow := rules()
+	if counts(enforced) {
+		f.rules = &accessRules{}
+	}
+	if counts(shadow) {
+		f.shadow = &accessRules{}
+	}
+	if f.rules != nil || f.shadow != nil {
+		c.filters = append(c.filters, inboundFilter{access: f})
+	}
+	return nil
+}
+
+func firstOf(a, b string) string {
 	if a == "" {
 		return b
 	}
 	return a
-}
-
-// referenceSocket says whether a transport socket sends plain text, and if not,
-// what it is.
-func referenceSocket(m *corev3.TransportSocket) (plain bool, name string) {
-	if m == nil {
-		return true, ""
-	}
-	if name, _ = extensionType(m.GetTypedConfig()); name == "" {
-		return m.Name == "envoy.transport_sockets.raw_buffer", m.Name
-	}
-	return name == nameOf(&rawbufferv3.RawBuffer{}), name
 }
 
 func referenceDuration(m *durationpb.Duration) (time.Duration, error) {

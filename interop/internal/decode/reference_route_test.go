@@ -131,8 +131,15 @@ func referenceTemplate(m *corev3.TypedExtensionConfig, x *routeMatch) error {
 
 // templates are the path templates that are made, as patterns.
 var templates = map[string]string{
-	"/p.S/*": "/p\\.S/[^/]+", "/p.S/**": "/p\\.S/.*", "/{a}/Method": "/[^/]+/Method", "/{s=p.*}/{rest=**}": "/p\\.[^/]+/.*", "/{a=**}": "/.*",
+	"/p.S/*": "/p\\.S/" + segment + "+", "/p.S/**": "/p\\.S/" + segments, "/{a}/Method": "/" + segment + "+/Method",
+	"/{s=p.*}/{rest=**}": "/p\\." + segment + "+/" + segments, "/{a=**}": "/" + segments,
 }
+
+// What stands for a star in a path is RFC 3986's pchar but for the star itself.
+const (
+	segment  = `[\w.~!$&'()+,;=:@%-]`
+	segments = `(?:` + segment + `|/)*`
+)
 
 // referenceRegex is the pattern without anchors; see sameRegex.
 func referenceRegex(m *matcherv3.RegexMatcher) (*regexp.Regexp, error) {
