@@ -28,6 +28,7 @@ func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
 	}
 	if m.config.View == ViewLean { // istiod tells a workload of its policy only once it is ready
 		in.gate.govern(noPolicy)
+		m.log.Warn("part of the mesh's rules is not enforced: "+leanGaps, "advice", "use the full view (Config.View) where calls are to be refused by policy")
 	}
 	name := m.inboundName(addr)
 	m.mu.Lock()

@@ -113,8 +113,13 @@ func (m *Mesh) openQoS() error {
 	if m.config.QoS.Disabled {
 		return nil
 	}
+	gaps := ""
+	if m.config.View == ViewLean {
+		gaps = leanGaps
+	}
 	q := newQoS(&m.config, m.log, m.life, qosFacts{
 		application: m.config.Application,
+		gaps:        gaps,
 		config:      func() string { return m.config.String() },
 		snapshot:    func() any { return m.snapshot.Load().dump() },
 		coverage:    m.Coverage,

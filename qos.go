@@ -55,6 +55,7 @@ type qos struct {
 // qosFacts is what QoS shows of the process, beside the lifecycle.
 type qosFacts struct {
 	application string
+	gaps        string        // what of the mesh's rules a provider is not told; empty for nothing
 	config      func() string // the effective configuration, secrets left out
 	snapshot    func() any    // what the mesh told, for encoding/json
 	coverage    func() []ResourceCoverage

@@ -232,6 +232,9 @@ func (q *qos) runLs(*qosCall) qosAnswer {
 	if err := q.life.refusal(); err != nil {
 		fmt.Fprintf(&b, "every call is refused: %v\n", err)
 	}
+	if len(exports) > 0 && q.facts.gaps != "" {
+		b.WriteString("not enforced: " + q.facts.gaps + "\n")
+	}
 	b.WriteString("As Consumer side:\n")
 	b.WriteString(table([]string{"Consumer Service Name", "NUM"}, subscribed))
 	for _, r := range references {

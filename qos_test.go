@@ -426,3 +426,15 @@ func FuzzQoSRequest(f *testing.F) {
 		}
 	})
 }
+
+// TestLsNamesWhatTheLeanViewLeavesOut for who exports something.
+func TestLsNamesWhatTheLeanViewLeavesOut(t *testing.T) {
+	for _, gaps := range []string{"", leanGaps} {
+		q, _ := quietQoS(t, QoS{})
+		q.facts.gaps = gaps
+		_, text := askQoS{target: "/ls"}.of(q.handler())
+		if strings.Contains(text, "not enforced: in the lean view") != (gaps != "") {
+			t.Errorf("%q: %s", gaps, text)
+		}
+	}
+}

@@ -43,6 +43,11 @@ type holding struct {
 	failure string // why what was sent last cannot be read; of a listener
 }
 
+// leanGaps is what istiod does not tell a provider in the lean view, so that
+// nothing here can enforce it.
+const leanGaps = "in the lean view istiod leaves out AuthorizationPolicies with the actions CUSTOM and AUDIT, an ALLOW policy without rules " +
+	"(which is to refuse every call, and refuses none), RequestAuthentication, and the choice of PERMISSIVE; policies under dry run are enforced"
+
 // Names that istiod gives.
 const (
 	virtualInbound  = "virtualInbound"   // the full view's one listener for that
