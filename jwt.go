@@ -108,7 +108,14 @@ var (
 )
 
 // check verifies the tokens of a call, and adds what they say to its claims.
-func (f *jwtFilter) check(call *callFacts) ruling { return f.checkAt(call, time.Now()) }
+// It works on a copy, which is on the heap as what tokens say is: so the calls
+// of servers without tokens are not.
+func (f *jwtFilter) check(call *callFacts) ruling {
+	own := *call
+	r := f.checkAt(&own, time.Now())
+	*call = own
+	return r
+}
 
 func (f *jwtFilter) checkAt(call *callFacts, now time.Time) ruling {
 	e := evaluations.Get().(*tokenEvaluation)
