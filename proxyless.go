@@ -78,12 +78,12 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 	m.audit = newAuditor(m.log, m.config.Audit, &m.counts)
 	m.life = newLifecycle(m.log)
 	m.life.setReferences(m.references)
-	if err := m.openQoS(); err != nil {
-		return nil, err
-	}
 	m.identity = newIdentity(&m.config, m.log, &m.counts, readSmallFile)
 	m.secrets = newSecretStore(m.identity, cfg.providers)
 	m.table.secrets = m.secrets
+	if err := m.openQoS(); err != nil {
+		return nil, err
+	}
 	m.ads = newADS(&m.config, m.log, &m.counts, os.ReadFile, m.publish)
 	if !m.identity.available() {
 		m.ads.machine.decode = decodeAnonymously
@@ -123,6 +123,7 @@ func (m *Mesh) openQoS() error {
 		config:      func() string { return m.config.String() },
 		snapshot:    func() any { return m.snapshot.Load().dump() },
 		coverage:    m.Coverage,
+		security:    m.securityState,
 		explain:     m.Explain,
 	})
 	if err := q.start(); err != nil {

@@ -59,6 +59,7 @@ type qosFacts struct {
 	config      func() string // the effective configuration, secrets left out
 	snapshot    func() any    // what the mesh told, for encoding/json
 	coverage    func() []ResourceCoverage
+	security    func() securityState
 	explain     func(ctx context.Context, service, method string, md metadata.MD) (*Explanation, error)
 }
 

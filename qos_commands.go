@@ -47,14 +47,15 @@ func (c *qosCall) arg() string {
 //     reasons on the next ones. A consumer and a process that is neither
 //     provider nor consumer yet wait for the mesh too, see lifecycle.ready.
 //   - /ls shows whether calls are wanted (Y or N) and how many endpoints are
-//     known; there is no interface-level registry to show.
+//     known, and then who this process is in the mesh and what its ports take;
+//     there is no interface-level registry to show.
 //   - /offline and /online work on the health service and on readiness, since
 //     Kubernetes and not the process says what the mesh sends to; see
 //     lifecycle.offline. Patterns are Go's regular expressions, matched as a
 //     whole against [group/]interface[:version] and the bare interface; one
 //     that cannot be read is answered with 400.
 //   - /version names proxyless.
-//   - /config, /coverage, /explain and /snapshot are additions; Dubbo's
+//   - /config, /coverage, /explain, /security and /snapshot are additions; Dubbo's
 //     getConfig has their level.
 func qosCommands() []command {
 	return []command{
@@ -67,6 +68,7 @@ func qosCommands() []command {
 		{"offline", LevelProtected, true, "take exports out of service; calls are served on", "/offline or /offline/org.x.Greet:1.0.0", (*qos).runOffline},
 		{"online", LevelProtected, true, "put exports back into service", "/online or /online/org.x.Greet.*", (*qos).runOnline},
 		{"ready", LevelPublic, false, "readiness probe: everything exported and referred to is known to the mesh", "/ready", (*qos).runReady},
+		{"security", LevelPrivate, false, "identity, what each port takes, who speaks plain text", "/security or /security/json", (*qos).runSecurity},
 		{"snapshot", LevelPrivate, false, "what the mesh told, as JSON", "/snapshot", (*qos).runSnapshot},
 		{"startup", LevelPublic, false, "startup probe: Join has returned", "/startup", (*qos).runStartup},
 		{"version", LevelProtected, false, "the version of proxyless", "/version", (*qos).runVersion},
@@ -240,6 +242,8 @@ func (q *qos) runLs(*qosCall) qosAnswer {
 	for _, r := range references {
 		b.WriteString(r.line())
 	}
+	security := q.facts.security()
+	b.WriteString(security.text(plainTextInLs))
 	return said(b.String())
 }
 

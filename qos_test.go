@@ -52,6 +52,7 @@ func qosOver(t *testing.T, c QoS, log *slog.Logger) (*qos, *serving) {
 		application: "talk",
 		config:      func() string { return "Application=talk" },
 		snapshot:    func() any { return map[string]int{"listeners": 3} },
+		security:    func() securityState { return r.security },
 	}
 	return newQoS(&Config{QoS: c}, log, r.life, facts), r
 }
@@ -84,6 +85,7 @@ As Consumer side:
 |org.x.Other:1.0.0    |xds-A(3)|
 +---------------------+--------+
 org.x.Other:1.0.0 from other port 50052: 2 of 3 endpoints connected
+Identity: none
 `
 	steps := []struct {
 		ask  askQoS
@@ -145,7 +147,8 @@ func TestQoSShowsWhatIsWrong(t *testing.T) {
 	r.life.setReferences(func() []referenceState {
 		return []referenceState{{Interface: "org.x.Other", Problem: "listener other: does not exist"}}
 	})
-	q := newQoS(&Config{}, slog.New(slog.DiscardHandler), r.life, qosFacts{snapshot: func() any { return func() {} }})
+	q := newQoS(&Config{}, slog.New(slog.DiscardHandler), r.life, qosFacts{
+		snapshot: func() any { return func() {} }, security: func() securityState { return securityState{} }})
 	_, text := askQoS{target: "/ls"}.of(q.handler())
 	for _, want := range []string{
 		"|org.x.Talk           |xds-A(N)|",

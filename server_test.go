@@ -83,6 +83,8 @@ type serving struct {
 	stop context.CancelFunc
 	done chan struct{} // closed when ServeListener has returned
 	err  error         // what it returned
+
+	security securityState // what QoS is told
 }
 
 func serveTalk(t *testing.T, cfg *Config, hooks serverHooks, register func(*Server), opts ...grpc.ServerOption) *serving {
