@@ -27,6 +27,7 @@ var sections = []struct {
 	{"services", services},
 	{"invoke", invoke},
 	{"policies", governance},
+	{"security", security},
 	{"echo", echo},
 	{"push", push},
 	{"heap", heap},
@@ -36,7 +37,7 @@ var sections = []struct {
 func main() {
 	quick := flag.Bool("quick", false, "a coarse report in half a minute, for CI")
 	share := flag.Duration("share", 15*time.Second, "about how long each section's measurements last")
-	only := flag.String("only", "", "comma-separated sections: choice, config, services, invoke, policies, echo, push, heap, program")
+	only := flag.String("only", "", "comma-separated sections: choice, config, services, invoke, policies, security, echo, push, heap, program")
 	flag.Parse()
 	if !whitebox.Present() {
 		os.Exit(again())

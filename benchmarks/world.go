@@ -28,6 +28,7 @@ const (
 // world is a control plane and what has to be closed after it, in reverse.
 type world struct {
 	control *meshtest.ControlPlane
+	secret  *secret // nil in plain text
 	closers []func()
 }
 
@@ -61,12 +62,12 @@ func (g Greeter) SayHello(_ context.Context, in *greetpb.SayHelloRequest) (*gree
 }
 
 // bareServer is grpc.NewServer and nothing else.
-func (w *world) bareServer(g Greeter) (*net.TCPAddr, error) {
+func (w *world) bareServer(g Greeter, options ...grpc.ServerOption) (*net.TCPAddr, error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	server := grpc.NewServer()
+	server := grpc.NewServer(options...)
 	greetpb.RegisterGreetingServiceServer(server, g)
 	go server.Serve(lis) // ended by close
 	w.later(server.Stop)
@@ -120,7 +121,7 @@ func bareService(name string, endpoints ...meshtest.Endpoint) (meshtest.Service,
 }
 
 func (w *world) join(timeout time.Duration) (*proxyless.Mesh, error) {
-	mesh, err := proxyless.Join(context.Background(), proxyless.Config{
+	cfg := proxyless.Config{
 		Application:   application,
 		ControlPlanes: []string{w.control.Addr()},
 		PlainText:     true,
@@ -129,7 +130,11 @@ func (w *world) join(timeout time.Duration) (*proxyless.Mesh, error) {
 		ShutdownDelay: -1,
 		QoS:           proxyless.QoS{Disabled: true},
 		Logger:        slog.New(slog.DiscardHandler),
-	})
+	}
+	if w.secret != nil {
+		w.secret.configure(&cfg)
+	}
+	mesh, err := proxyless.Join(context.Background(), cfg)
 	if err == nil {
 		w.later(func() { mesh.Close() })
 	}
@@ -166,7 +171,9 @@ func (w *world) bareClient(addr *net.TCPAddr) (grpc.ClientConnInterface, error) 
 }
 
 func (w *world) dial(target string, options ...grpc.DialOption) (grpc.ClientConnInterface, error) {
-	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.CallContentSubtype("proto")))
+	options = append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.CallContentSubtype("proto")),
+	}, options...)
 	conn, err := grpc.NewClient(target, options...)
 	if err != nil {
 		return nil, err

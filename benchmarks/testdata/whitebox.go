@@ -5,7 +5,14 @@ package proxyless
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net/netip"
+	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/proxyless/proxyless/benchmarks/whitebox"
@@ -30,7 +37,8 @@ func init() {
 		}
 		return meshtest.ClusterLoadAssignmentType, r.resources[0].value
 	}
-	whitebox.Picks, whitebox.Routes = picks, routesOfCalls
+	whitebox.Picks, whitebox.Routes, whitebox.Judge = picks, routesOfCalls, judge
+	whitebox.Handshakers = handshakers
 	whitebox.Enter = func(services []string, responses [][]byte) (again func(response []byte)) {
 		fed := newFedBy(ViewFull, services)
 		fed.feed(responses)
@@ -39,6 +47,48 @@ func init() {
 		}
 		return func(response []byte) { fed.feed([][]byte{response}) }
 	}
+}
+
+// judge is what the gate does with each call.
+func judge(value []byte, caller, method string) func(times int) {
+	chain := &mustDecode(meshtest.ListenerType, value).(*listener).inbound[0]
+	facts := &peerFacts{encrypted: true, verified: true, names: []string{caller},
+		remote: netip.MustParseAddrPort("10.244.0.9:40000"), local: netip.MustParseAddrPort("10.244.0.8:50052")}
+	md := metadata.Pairs("content-type", "application/grpc", "user-agent", "benchmark", ":authority", "echo:50052")
+	run := func(times int) {
+		for range times {
+			call := callFacts{peer: facts, headers: incomingHeaders(md, method)}
+			if lastRuling = chain.authorize(&call); lastRuling.code != codes.OK {
+				panic(lastRuling.reason)
+			}
+		}
+	}
+	run(1)
+	return run
+}
+
+// handshakers are what a consumer and a provider of the mesh have, once they
+// have a certificate.
+func handshakers(certificate *tls.Certificate, roots *x509.CertPool, id string) (client, server credentials.TransportCredentials) {
+	who := new(identity)
+	who.held.Store(&credential{certificate: certificate, id: id, roots: &trustRoots{pool: roots}, received: time.Now()})
+	secrets := newSecretStore(who, nil)
+	up := meshtest.Cluster{Name: "echo", TLS: true, SANs: []string{id}}.Marshal()
+	down := meshtest.Inbound{TLS: true}.Listener("127.0.0.1:50052").Marshal()
+	c := mustDecode(meshtest.ClusterType, up).(*cluster)
+	g := newGate(&Config{PendingConnections: defaultPending, HandshakeTimeout: defaultHandshakeTimeout, ShutdownTimeout: time.Second},
+		slog.New(slog.DiscardHandler), new(counters), secrets, nil, new(plainPeers))
+	g.govern(&portPolicy{rules: mustDecode(meshtest.ListenerType, down).(*listener)})
+	return clientTLS{secrets, newSecurity(c, c.tls, "echo:50052")}, g
+}
+
+func mustDecode(typeURL string, value []byte) any {
+	k, _ := kindOf(typeURL)
+	got, err := decodeResource(k, value)
+	if err != nil {
+		panic(err)
+	}
+	return got.value
 }
 
 type watcher struct {
@@ -63,6 +113,7 @@ var (
 	pickedCell  *cell
 	loadedPlan  *plan
 	foundRoutes *plannedRoute
+	lastRuling  ruling
 )
 
 func picks(n int) (ours, ideal func(times int)) {

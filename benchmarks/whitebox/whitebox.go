@@ -4,6 +4,13 @@
 // without it they are nil. So nothing has to be exported for them.
 package whitebox
 
+import (
+	"crypto/tls"
+	"crypto/x509"
+
+	"google.golang.org/grpc/credentials"
+)
+
 // Present says that the program was built with overlay.json.
 func Present() bool { return Decode != nil }
 
@@ -27,6 +34,14 @@ var (
 	// Picks are round robin over n ready endpoints, ours and the ideal, an
 	// atomic counter over a slice. Each runs as often as it is told.
 	Picks func(n int) (ours, ideal func(times int))
+
+	// Judge is a call's way through the filters of the first chain of an inbound
+	// listener, by a caller of a SPIFFE id. It lets the call in.
+	Judge func(listener []byte, caller, method string) func(times int)
+
+	// Handshakers are the mesh's credentials of both ends, with one certificate,
+	// which is verified by the roots and a SPIFFE id.
+	Handshakers func(certificate *tls.Certificate, roots *x509.CertPool, id string) (client, server credentials.TransportCredentials)
 
 	// Routes are a call's way to its route, by the number and kind of routes.
 	Routes func() (cases []RouteCase, bareLoad func(times int))
