@@ -61,10 +61,21 @@
 // tri-service-version and tri-service-group. When its context ends it drains:
 // not ready, still serving while consumers learn of it, GOAWAY, finish, close.
 //
-// A provider asks the mesh what it may accept. Policy that this version cannot
-// evaluate, mutual TLS and authorization, fails closed: calls are refused with
-// PERMISSION_DENIED, and the log says why. Until the mesh has answered, and
-// where it has nothing to say, plain text is served.
+// # Security
+//
+// The process has an identity, the SPIFFE id of its service account, for which it
+// gets a certificate from istiod, or from files, as soon as something needs it,
+// and renews it; see [Identity]. Calls are encrypted as the mesh says of each
+// endpoint, and go only to who has the identity that it names. A provider takes
+// mutual TLS, plain text or both on its one port, as PeerAuthentication says, and
+// changes that without losing a call. AuthorizationPolicy and
+// RequestAuthentication judge every call; [PeerFrom] tells a handler who calls.
+//
+// All of it fails closed. A demand for TLS is never met with plain text, policy
+// that cannot be evaluated lets nobody in, and a provider in the full view takes
+// no connection before the mesh has said what it may accept. The lean view cannot
+// carry all policy; a provider in it says so at start. docs/security.md has the
+// details.
 //
 // # Settings
 //
@@ -76,9 +87,9 @@
 // # Operating it
 //
 // The QoS port, 22222, answers probes (/live, /ready, /startup) and commands
-// (/ls, /offline, /online, /config, /snapshot, /coverage, /explain, /help). What
-// changes something is open to the host itself only. gRPC's health service
-// mirrors readiness. [Mesh.Stats] has the counters.
+// (/ls, /offline, /online, /config, /snapshot, /coverage, /explain, /security,
+// /help). What changes something is open to the host itself only. gRPC's health
+// service mirrors readiness. [Mesh.Stats] has the counters.
 //
 // Policy of the mesh that is not applied is never dropped in silence:
 // [Mesh.Coverage] and /coverage list, for each resource, the paths of the fields

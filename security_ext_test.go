@@ -176,24 +176,6 @@ func TestTheLeanViewSpeaksMutualTLSWhereARuleSaysSo(t *testing.T) {
 	}
 }
 
-func TestAProviderOfAnotherIdentityIsNotCalled(t *testing.T) {
-	m := newSecuredMesh(t)
-	one := m.provide(&echo{name: "one", seen: func(context.Context) { t.Error("called") }})
-	s := echoService(one.endpoint())
-	s.Address, s.SANs = "10.96.0.1", []string{idPrefix + "somebody"}
-	s.Endpoints[0].TLSMode = "istio"
-	m.cp.SetService(s)
-	cfg := testConfig(m.cp, "caller")
-	m.as("caller")(&cfg)
-	_, err := say(t.Context(), refer(t, join(t, cfg)))
-	own := problem(t, err)
-	for _, want := range []string{idPrefix + "somebody", idPrefix + "provider"} {
-		if !strings.Contains(own.Error(), want) {
-			t.Errorf("the error lacks %s: %v", want, own)
-		}
-	}
-}
-
 func TestAuthorizationByPathAndPrincipal(t *testing.T) {
 	m := newSecuredMesh(t)
 	var mu sync.Mutex
