@@ -499,7 +499,7 @@ Cluster envoy.config.cluster.v3.Cluster
  56 round_robin_lb_config RoundRobinLbConfig
  57 lrs_report_endpoint_metrics[*] -
  58 dns_jitter -
- 59 transport_socket_matcher !
+ 59 transport_socket_matcher
  60 per_connection_buffer_high_watermark_timeout -
  61 stats_matcher -
 CustomClusterType envoy.config.cluster.v3.Cluster.CustomClusterType
