@@ -168,6 +168,9 @@ func (g *gate) settle(c *gateConn) {
 	stays := g.releaseLocked(c)
 	if stays {
 		g.open[c] = struct{}{}
+		if !c.facts.encrypted {
+			c.speaker.Store(g.plain.enter(c.facts.remote.Addr(), time.Now()))
+		}
 	}
 	g.mu.Unlock()
 	if !stays {
@@ -178,7 +181,6 @@ func (g *gate) settle(c *gateConn) {
 		g.counts.encrypted.Add(1)
 	} else {
 		g.counts.plain.Add(1)
-		c.speaker.Store(g.plain.enter(c.facts.remote.Addr(), time.Now()))
 	}
 	c.readmit() // the policy may have changed in between
 }

@@ -48,6 +48,26 @@ const pingInterval = 10 * time.Second
 // order, reach the grpc.Server: interceptors and stats handlers run once per
 // call. gRPC's health service is added unless the user registers one;
 // reflection is the user's choice: reflection.Register(server).
+//
+// The mesh says who may connect and call (PeerAuthentication,
+// AuthorizationPolicy, RequestAuthentication): whether in plain text, with the
+// mesh's mutual TLS, or either, which the first bytes tell. A handler learns who
+// calls from [PeerFrom]. When that changes, connections that are not admitted
+// any longer are asked to leave (GOAWAY): calls that were begun are judged as
+// before, and served for Config.ShutdownTimeout at most. In the full view nobody
+// is let in before the mesh has spoken. In the lean view it speaks only once the
+// workload is ready, and plain text is taken until then. Every call is judged,
+// those of health and reflection, too: where plain text is not admitted, have
+// probes ask the QoS port. Calls that are not let in fail with
+// PERMISSION_DENIED or UNAUTHENTICATED without a reason, which Config.Audit is
+// told. A listener that is not TCP has no policy.
+//
+// grpc.Creds among the server options take the place of the mesh's TLS. Calls
+// are then judged by what those credentials tell: credentials.TLSInfo with the
+// caller's certificate, or plain text. What tells neither is denied. A
+// grpc.StreamInterceptor runs before a stream is judged, a
+// grpc.ChainStreamInterceptor and all that is unary after it. peer.Peer.LocalAddr
+// of a call is no *net.TCPAddr; its text is that of one.
 type Server struct {
 	// Constant after newServer.
 	cfg     *Config
