@@ -20,8 +20,10 @@
 // Services are the upper level: their ports and endpoints, the Routes of a
 // VirtualService, the TrafficPolicy and the Subsets of a DestinationRule, session
 // affinity, and, with Host, what a ServiceEntry says. SetInbound is the policy of
-// a server, the AuthorizationPolicies that hold for it included, SetEgress what becomes of calls to what is no Service. From them the
-// control plane makes listeners, route configurations, clusters and assignments.
+// a server, its AuthorizationPolicies included, SetEgress what becomes of calls to
+// what is no Service. From them the control plane makes listeners, route
+// configurations, clusters and assignments. With an Authority it speaks TLS, asks
+// for tokens, and signs certificates.
 //
 // The lower level is SetResource, which serves any bytes under any type and name,
 // in place of what the Services say; Listener, RouteConfiguration, Cluster and
