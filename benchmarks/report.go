@@ -72,6 +72,7 @@ Contestants (what is not named is at its default; plain text over 127.0.0.1; one
   proxyless      Config{PlainText, QoS disabled, no interceptors}; Refer with a version; its Server in the echo rows, bare grpc-go's in the others
   grpc-go xDS    xds:///echo:50052 with a bootstrap of one xds_server, insecure credentials; bare grpc-go's server
   dubbo-go       Triple client with the server's URL, Triple server, protobuf, default filters and cluster (failover), logs discarded
+  security       mutual TLS 1.3, ECDSA P-256, one certificate for all; bare grpc-go with credentials/tls that verifies both ends; proxyless with auto mTLS under STRICT
   control plane  meshtest over TCP; proxyless asks for the full view by delta, grpc-go for the lean view by state of the world
 Every estimate is the median over rounds in which the contestants took turns, with its 95 % confidence interval by order statistics.
 
