@@ -230,8 +230,8 @@ func encryptedCalls(r *report, share time.Duration) error {
 	return nil
 }
 
-// callersPolicies are rules of an AuthorizationPolicy, of which the last lets
-// the benchmark's calls in.
+// callersPolicies are AuthorizationPolicies about a caller and a path each, of
+// which the last lets the benchmark's calls in.
 func callersPolicies(n int) []meshtest.AuthorizationPolicy {
 	list := make([]meshtest.AuthorizationPolicy, n)
 	for i := range list {
@@ -248,18 +248,31 @@ func callersPolicies(n int) []meshtest.AuthorizationPolicy {
 
 var policyCounts = []int{1, 10, 100}
 
+// withoutPaths leaves the callers: such policies are tried one by one, where
+// those about paths are found by the path of the call.
+func withoutPaths(list []meshtest.AuthorizationPolicy) []meshtest.AuthorizationPolicy {
+	for i := range list {
+		list[i].Rules[0].To = nil
+	}
+	return list
+}
+
 // judgments measures a call's way through its filters, alone.
 func judgments(r *report, share time.Duration) error {
 	for _, n := range policyCounts {
-		judge := whitebox.Judge(inboundUnder(callersPolicies(n)), ownID, greetpb.GreetingService_SayHello_FullMethodName)
-		a := allocated(1000, judge)
-		s := compete(share/6, timed(1000, judge))
-		e := estimateOf(s[0].time)
-		r.add(row{what: fmt.Sprintf("authorization by %d ALLOW policies, the last matches", n), ours: nanoseconds(s[0].time), compared: "ns", estimate: e})
-		x := math.Round(a.objects)
-		r.add(row{what: "… allocations", compared: "count", estimate: estimate{x, x, x, 3}, budget: zeroBudget})
+		r.judge(fmt.Sprintf("authorization by %d ALLOW policies about callers and paths", n), callersPolicies(n), share)
+		r.judge(fmt.Sprintf("authorization by %d ALLOW policies about callers, the last matches", n), withoutPaths(callersPolicies(n)), share)
 	}
 	return nil
+}
+
+func (r *report) judge(what string, list []meshtest.AuthorizationPolicy, share time.Duration) {
+	judge := whitebox.Judge(inboundUnder(list), ownID, greetpb.GreetingService_SayHello_FullMethodName)
+	a := allocated(1000, judge)
+	s := compete(share/6, timed(1000, judge))
+	r.add(row{what: what, ours: nanoseconds(s[0].time), compared: "ns", estimate: estimateOf(s[0].time)})
+	x := math.Round(a.objects)
+	r.add(row{what: "… allocations", compared: "count", estimate: estimate{x, x, x, 3}, budget: zeroBudget})
 }
 
 // zeroBudget is a bound of none at all, since a budget of 0 is none.
