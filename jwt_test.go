@@ -497,3 +497,30 @@ func TestIstiodJWT(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkToken is the cost of a call with a token: one that is known, and one
+// whose signature has to be verified.
+func BenchmarkToken(b *testing.B) {
+	for _, s := range []signer{{"ES256", "k", ecKey()}, {"RS256", "k", rsaKey()}, {"EdDSA", "k", edKey()}} {
+		f, _ := readJWT(b, rawJWT(rawNeeds("p0"), rawProvider("one", jwks(s.jwk(""))).num(5, 1)))
+		token := s.token(claimsUntil(100, `,"aud":["a","b"],"groups":["x","y"]`))
+		call := bearer(token)
+		b.Run(s.alg+"/known", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if call.claims = nil; f.checkAt(call, jwtNow).code != codes.OK {
+					b.Fatal("refused")
+				}
+			}
+		})
+		b.Run(s.alg+"/new", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				f.known.table.Store(nil)
+				if call.claims = nil; f.checkAt(call, jwtNow).code != codes.OK {
+					b.Fatal("refused")
+				}
+			}
+		})
+	}
+}

@@ -12,11 +12,11 @@ var headerNames = [...]string{headerPresent: "header present", headerAbsent: "he
 
 // expected is what has to be among the values of each kind.
 var expected = [kindCount][]string{
-	kindListener: {"rds", "inline", "limit", "fault", "session", "outbound", "outbound HTTP", "outbound TCP", "inbound", "inbound TCP", "tls", "plain", "filters", "chain match", "address"},
+	kindListener: {"rds", "inline", "limit", "fault", "session", "outbound", "outbound HTTP", "outbound TCP", "inbound", "inbound TCP", "tls", "plain", "filters", "TLS that can be obeyed", "access filters", "JWT filters", "JWT rules", "chain match", "address"},
 	kindRoute: append(append([]string{"virtual hosts", "one cluster", "clusters", "failure", "never", "limit", "fold", "fraction",
 		"header fold", "header inverted", "header missing is empty", "cookie", "retry", "hedge", "fault", "session", "mirror", "hash", "request header", "response header",
 		"rewrite", "cluster header", "code", "policy of a cluster"}, pathNames[:]...), headerNames[:len(headerNames)-1]...),
-	kindCluster: {"other name", "own name", "TLS", "failure", "fine", "round robin", "other policy", "timeout", "static", "DNS", "original", "aggregate", "limits", "budget", "outliers", "panic",
+	kindCluster: {"other name", "own name", "TLS", "TLS by endpoint", "failure", "fine", "round robin", "other policy", "timeout", "static", "DNS", "original", "aggregate", "limits", "budget", "outliers", "panic",
 		"override", "weighted", "slow start", "keepalive", "max streams"},
 	kindEndpoints: {"IPv4", "IPv6", "unusable", "priorities", "localities", "weighted", "extra", "drops", "overprovided"},
 }
@@ -46,6 +46,7 @@ func (c census) count(value any) {
 		c.note("other name", v.edsName != "" && v.edsName != v.name)
 		c.note("own name", v.edsName == v.name)
 		c.note("TLS", v.tls != nil)
+		c.note("TLS by endpoint", len(v.sockets) > 0)
 		c.note("failure", v.failure != "")
 		c.note("fine", v.failure == "")
 		c.note("round robin", v.balance.policy == lbRoundRobin)
@@ -88,6 +89,12 @@ func (c census) listener(v *listener) {
 		c.note("plain", chain.tls == nil)
 		c.note("filters", chain.failure != "")
 		c.note("inbound TCP", chain.tcp != "")
+		c.note("TLS that can be obeyed", chain.tls != nil && chain.tls.failure == "")
+		for _, f := range chain.filters {
+			c.note("access filters", f.access != nil)
+			c.note("JWT filters", f.jwt != nil)
+			c.note("JWT rules", f.jwt != nil && len(f.jwt.rules) > 0)
+		}
 	}
 }
 
