@@ -108,6 +108,8 @@ type Config struct {
 	LoadBalance string
 	// DialOptions apply to each connection to a provider and so to each
 	// attempt: stats handlers, user agent, call options such as message limits.
+	// Transport credentials among them are for endpoints that the mesh has spoken
+	// to in plain text; where it says TLS, they are not used.
 	DialOptions []grpc.DialOption
 	// UnaryInterceptors run once per call, around routing.
 	UnaryInterceptors []grpc.UnaryClientInterceptor

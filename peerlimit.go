@@ -13,8 +13,8 @@ import (
 // that the peer sends, which is its SETTINGS (RFC 9113, section 3.4). What a
 // peer says later is left to gRPC, which queues calls by it.
 //
-// Credentials of the user's own are used as they are: then only a limit that
-// the mesh sets is known.
+// Credentials of the user's own, where the mesh says plain text, are used as they
+// are: then only a limit that the mesh sets is known.
 type heedful struct {
 	credentials.TransportCredentials
 }
