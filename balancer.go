@@ -403,8 +403,13 @@ func (s *endpointSet) inherit(prev *endpointSet) {
 		sec := s.securityOf(uint64(i))
 		if found := prev.find(s.endpoints[i].addr, at); found >= 0 {
 			at = found + 1
-			if c := prev.slots[found].Load(); c == nil || c.key.security == sec.key() {
+			c := prev.slots[found].Load()
+			if c == nil || c.key.security == sec.key() {
 				s.share(i, c)
+				continue
+			}
+			if key := s.key(uint64(i), sec); t.cells[key] == nil && c.works() {
+				s.hold(uint64(i), t.succeed(key, sec))
 				continue
 			}
 		}

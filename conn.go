@@ -29,6 +29,7 @@ type cell struct {
 	table    *connTable
 	security *security // nil is plain text
 	watched  bool      // whether calls use it is watched, since it is closed when they do not
+	heir     bool      // it takes the place of one that worked, and is spoken to otherwise
 
 	// Atomics, read by every pick. ready is set exactly while calls may be
 	// sent; one load tells that and gives the connection.
@@ -39,6 +40,7 @@ type cell struct {
 	peer     atomic.Pointer[string] // who answered the last handshake; nil of plain text
 	draining atomic.Bool
 	missed   atomic.Uint32             // failures to connect
+	patience atomic.Int64              // of an heir: until when failures do not count, since the process started; 0 is not at all
 	used     atomic.Bool               // by some call since the last look; where watched
 	links    atomic.Int32              // connections that there are or that are being made
 	most     atomic.Pointer[linkLimit] // nil is none
@@ -112,6 +114,16 @@ const defaultConnectTimeout = 20 * time.Second
 // provider that comes back at its address is to be found sooner.
 var endpointBackoff = grpcbackoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 30 * time.Second}
 
+// When the mesh changes how an endpoint is spoken to, from plain text to TLS or
+// from one context to another, consumers and the provider hear of it one after
+// the other, mostly within tens of milliseconds. An endpoint that worked until
+// then is tried again soon, and calls wait for it meanwhile, where the first
+// handshakes fail; nothing goes out over the old connection any more.
+const (
+	heirPatience = 3 * time.Second       // after which it is an endpoint like others
+	heirPause    = 50 * time.Millisecond // after the first failure; then 1.6 times as long
+)
+
 func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
 	options := []grpc.DialOption{grpc.WithNoProxy()}
 	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), watched: len(user) > 0, mirrors: newErrands(mostMirrored), failback: newErrands(mostFailback), upkeep: newUpkeep(), seed: rand.Uint64(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
@@ -128,6 +140,14 @@ func (t *connTable) acquire(key connKey, sec *security) *cell {
 		t.cells[key] = c
 	}
 	c.refs++
+	return c
+}
+
+// succeed is acquire for a key that no cell has, in the place of a cell that
+// works. t.mu is held.
+func (t *connTable) succeed(key connKey, sec *security) *cell {
+	c := t.acquire(key, sec)
+	c.heir = true
 	return c
 }
 
@@ -191,6 +211,9 @@ func (c *cell) dial() {
 		return
 	}
 	c.table.counts.dials.Add(1)
+	if c.heir {
+		c.patience.Store(int64(sinceStart() + heirPatience))
+	}
 	conn, err := grpc.NewClient("proxyless:///"+c.key.addr.String(), c.dialOptions()...)
 	if err != nil { // the user's dial options contradict one another
 		c.fail(err)
@@ -208,21 +231,28 @@ func (c *cell) dial() {
 }
 
 // dialOptions are the mesh's, then the user's, which win, then those without
-// which a cell would not work.
+// which a cell would not work, or would be open where the mesh says TLS.
 func (c *cell) dialOptions() []grpc.DialOption {
 	settings := &c.key.settings
 	timeout := settings.connectTimeout
 	if timeout <= 0 {
 		timeout = defaultConnectTimeout
 	}
+	pauses := endpointBackoff
+	if c.heir {
+		pauses.BaseDelay = heirPause
+	}
 	options := []grpc.DialOption{
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: endpointBackoff, MinConnectTimeout: timeout}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pauses, MinConnectTimeout: timeout}),
 		grpc.WithTransportCredentials(heedful{c.credentials()}),
 	}
 	if settings.keepAlive.set {
 		options = append(options, grpc.WithContextDialer(settings.keepAlive.dialer()))
 	}
 	options = append(options, c.table.options...)
+	if c.security != nil {
+		options = append(options, grpc.WithTransportCredentials(heedful{c.credentials()}))
+	}
 	return append(options,
 		grpc.WithResolvers(cellResolver{c}),
 		grpc.WithDefaultServiceConfig(leafServiceConfig),
@@ -295,6 +325,18 @@ func (c *cell) shut() {
 	}
 }
 
+// works says that the endpoint takes calls, or may soon.
+func (c *cell) works() bool {
+	state := cellState(c.state.Load())
+	return state == cellReady || state == cellConnecting
+}
+
+// patient says that failures to connect do not count yet.
+func (c *cell) patient() bool {
+	until := c.patience.Load()
+	return until != 0 && int64(sinceStart()) < until
+}
+
 func (c *cell) fail(err error) {
 	c.ready.Store(nil)
 	c.failure.Store(&err)
@@ -308,6 +350,9 @@ func (c *cell) problem() string {
 	case cellIdle:
 		return "not connected"
 	case cellConnecting:
+		if err := c.failure.Load(); err != nil && c.patient() {
+			return "connecting again, after " + status.Convert(*err).Message()
+		}
 		return "connecting"
 	case cellReady:
 		return "ready"

@@ -84,10 +84,10 @@ func (l *leaf) UpdateClientConnState(s balancer.ClientConnState) error {
 }
 
 // connect connects the first link at once, or after a pause when the last time
-// was just now. l.mu is held.
+// was just now. An heir has had gRPC's pause, which is enough. l.mu is held.
 func (l *leaf) connect() {
 	pause := reconnectPause - time.Since(l.last)
-	if l.last.IsZero() || pause <= 0 {
+	if l.last.IsZero() || pause <= 0 || l.cell.patient() {
 		l.last = time.Now()
 		l.links[0].sub.Connect()
 		return
@@ -148,6 +148,7 @@ func (l *leaf) rise(k *link) {
 	}
 	l.publish()
 	c := l.cell
+	c.patience.Store(0)
 	if c.state.Swap(uint32(cellReady)) != uint32(cellReady) {
 		c.report.Store(nil) // the provider may have started anew
 	}
@@ -170,8 +171,12 @@ func (l *leaf) miss(k *link, err error) {
 	}
 	k.ready = false
 	c := l.cell
-	c.missed.Add(1)
 	c.failure.Store(&err)
+	if c.patient() {
+		l.publish()
+		return
+	}
+	c.missed.Add(1)
 	if l.publish() == 0 {
 		c.ready.Store(nil)
 		c.state.Store(uint32(cellFailed))
