@@ -237,8 +237,18 @@ func (made *issue) judge(n *Node, now time.Time) (*parsed, error) {
 	if at.Before(leaf.NotBefore) {
 		at = leaf.NotBefore
 	}
-	if err := newTrustRoots(roots).verify(chain, x509.ExtKeyUsageAny, at); err != nil {
+	if contains(roots, leaf) {
+		return nil, errors.New("the certificate came as its own root")
+	}
+	trust := newTrustRoots(roots)
+	if err := trust.verify(chain, x509.ExtKeyUsageAny, at); err != nil {
 		return nil, fmt.Errorf("the certificate does not lead to the root that came with it: %w", err)
+	}
+	// A workload calls and is called: peers would refuse what the last certificate did.
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
+		if err := trust.verify(chain, usage, at); err != nil {
+			return nil, fmt.Errorf("the certificate is not for clients and servers both (extended key usage): %w", err)
+		}
 	}
 	made.chain = withoutRoots(chain)
 	return &parsed{

@@ -109,10 +109,11 @@ func (i *identity) wait(ctx context.Context) (*credential, error) {
 		return nil, &Error{Stage: StageIdentity, Reason: "there is no certificate, and the mesh is closed", Err: ErrClosed}
 	case <-ctx.Done():
 	}
-	if c := i.current(); c != nil {
+	trouble := i.trouble() // nil once there is a certificate, which may be just now
+	if c := i.current(); c != nil || trouble == nil {
 		return c, nil
 	}
-	return nil, i.trouble()
+	return nil, trouble
 }
 
 // trouble says why there is no certificate, or why the one in force is of no use

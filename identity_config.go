@@ -110,6 +110,7 @@ func (c *Identity) named() bool { return c.CertFile != "" }
 // needs.
 func (f *filler) fillIdentity() error {
 	c, env := &f.config.Identity, f.env.getenv
+	defer f.noteNoAuthority()
 	if f.bootstrap != nil {
 		f.config.providers = f.bootstrap.providers
 	}
@@ -133,6 +134,20 @@ func (f *filler) fillIdentity() error {
 		f.fillAuthority()
 	}
 	return f.fillKeys()
+}
+
+// noteNoAuthority says that how an authority is verified counts for nothing where
+// none is named: the control planes are verified by settings of their own.
+func (f *filler) noteNoAuthority() {
+	c := &f.config.Identity
+	if c.CAAddress != "" {
+		return
+	}
+	for _, field := range []struct{ name, value string }{{"CARootFile", c.CARootFile}, {"CAServerName", c.CAServerName}} {
+		if field.value != "" {
+			f.note("Config.Identity.%s %q is not used: neither CAAddress nor CA_ADDR names an authority", field.name, field.value)
+		}
+	}
 }
 
 // fillCertFiles takes the files that the environment names.
