@@ -132,7 +132,7 @@ func TestTheOldCertificateStaysWhileRenewalFails(t *testing.T) {
 		if i.current() != first || i.trouble() == nil || !strings.Contains(i.trouble().Error(), "being upgraded") {
 			t.Fatalf("another certificate, or no trouble: %v", i.trouble())
 		}
-		store := newSecretStore(i.identity, nil)
+		store := newSecretStore(i.identity, nil, nil)
 		workload := &secretRef{kind: secretWorkload}
 		if c, err := store.certificate(t.Context(), workload); err != nil || c != first.certificate {
 			t.Fatal("the old one is not shown", err)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -16,18 +17,20 @@ type secretStore struct {
 	// Constant after construction.
 	workload  *identity               // nil is none
 	providers map[string]fileProvider // certificate_providers of the bootstrap JSON
+	log       *slog.Logger            // nil says nothing
 
 	// What is made of files is kept for as long as the store lives; contexts name
 	// few.
 	pairs fileCaches[*tls.Certificate]
 	trust fileCaches[*trustRoots]
 
-	mu   sync.Mutex
-	host *trustRoots // the system's; nil while nobody asked; guarded by mu
+	mu    sync.Mutex
+	host  *trustRoots       // the system's; nil while nobody asked; guarded by mu
+	stale map[string]string // by file, why what it held before is used, as it was logged; guarded by mu
 }
 
-func newSecretStore(workload *identity, providers map[string]fileProvider) *secretStore {
-	return &secretStore{workload: workload, providers: providers}
+func newSecretStore(workload *identity, providers map[string]fileProvider, log *slog.Logger) *secretStore {
+	return &secretStore{workload: workload, providers: providers, log: log}
 }
 
 func (s *secretStore) orEmpty() *secretStore {
@@ -135,6 +138,7 @@ func (s *secretStore) pair(cert, key string) (*tls.Certificate, error) {
 	if !good {
 		return nil, failure
 	}
+	s.tell(cert, failure)
 	return s.fresh(made, nil)
 }
 
@@ -144,7 +148,36 @@ func (s *secretStore) trusted(file string, watch func(string) *fileCache[*trustR
 	if !good {
 		return nil, failure
 	}
+	s.tell(file, failure)
 	return made, nil
+}
+
+// tell logs, once for each cause, that a file is not as good as it was, and when
+// it is again.
+func (s *secretStore) tell(file string, failure error) {
+	why := ""
+	if failure != nil {
+		why = failure.Error()
+	}
+	s.mu.Lock()
+	before := s.stale[file]
+	switch {
+	case why == "":
+		delete(s.stale, file)
+	case len(s.stale) < maxFileCaches:
+		if s.stale == nil {
+			s.stale = map[string]string{}
+		}
+		s.stale[file] = why
+	}
+	s.mu.Unlock()
+	switch {
+	case why == before || s.log == nil:
+	case why == "":
+		s.log.Info("a file of certificates is in order again", "file", file)
+	default:
+		s.log.Warn("a file of certificates cannot be used; what it held before stays", "file", file, keyError, why)
+	}
 }
 
 func (s *secretStore) system() (*trustRoots, error) {
