@@ -72,6 +72,9 @@ func (t *tlsContext) verifyHashes(leaf *x509.Certificate) error {
 
 // verifyHost asks for a name among those of the certificate.
 func verifyHost(leaf *x509.Certificate, host string) error {
+	if host == "" {
+		return errors.New("the mesh wants the certificate to be for the host of the call, which names none")
+	}
 	all := certNames(leaf)
 	for i := range all {
 		if all[i].kind == sanDNS && dnsNameMatches(host, all[i].text) || all[i].kind != sanDNS && all[i].text == host {

@@ -217,6 +217,7 @@ func (d *decoding) combinedValidation(b []byte, t *tlsContext) error {
 	c.fail(inField("default_validation_context", d.validation("combined_validation_context.default_validation_context", plain, t)))
 	switch {
 	case c.err != nil:
+	case t.roots.inline != nil && t.roots.inline.domains != nil: // no roots from elsewhere vouch for the domains of a validator of their own
 	case discovered != nil:
 		c.fail(inField("validation_context_sds_secret_config", d.discoveredRoots("combined_validation_context.validation_context_sds_secret_config", discovered, t)))
 	case older != nil && t.roots.kind == secretNone:
@@ -266,12 +267,12 @@ func (d *decoding) validation(field string, b []byte, t *tlsContext) error {
 		}
 	}
 	c.fail(inField("trusted_ca", d.trustedCA(field, ca, t)))
-	c.fail(inField("custom_validator_config", d.customValidator(field, custom, t)))
 	if instance != nil {
 		ref, err := d.providerInstance(instance)
 		t.roots = ref
 		c.fail(inField("ca_certificate_provider_instance", err))
 	}
+	c.fail(inField("custom_validator_config", d.customValidator(field, custom, t)))
 	return c.err
 }
 
