@@ -51,7 +51,8 @@ type Identity struct {
 	CARootFile string
 	// Lifetime is what the authority is asked for, in whole seconds; what it
 	// grants counts. Default 24 h. SECRET_TTL, which is a duration as Go writes
-	// it, or a number of seconds as Dubbo has it.
+	// it, or a number of seconds as Dubbo has it. One certificate is asked for in
+	// five seconds at most, or in a quarter of a lifetime that is below 20 s.
 	Lifetime time.Duration
 	// RenewRatio is the share of the time that a certificate had left when it
 	// came, at which it is renewed. Default 0.5; what is kept is from 0.01 to 0.9.

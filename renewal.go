@@ -18,8 +18,10 @@ type renewal struct {
 
 const (
 	// askFloor is the least time between two certificates, whatever the lifetimes
-	// that an authority grants and the roots that change.
-	askFloor = 5 * time.Second
+	// that an authority grants and the roots that change. Who asks for shorter
+	// ones than can be renewed so gets a lower floor, down to leastFloor.
+	askFloor   = 5 * time.Second
+	leastFloor = 500 * time.Millisecond
 	// rootSpread is over how long the processes that see a changed root ask for
 	// certificates of it.
 	rootSpread = 10 * time.Second
@@ -36,7 +38,7 @@ func (r *renewal) due(now time.Time) bool {
 	if !now.Before(r.next) {
 		return true
 	}
-	return !r.date.IsZero() && !now.Round(0).Before(r.date) && !now.Before(r.asked.Add(askFloor))
+	return !r.date.IsZero() && !now.Round(0).Before(r.date) && !now.Before(r.asked.Add(r.pause()))
 }
 
 // ask notes that a certificate is asked for.
@@ -65,8 +67,17 @@ func (r *renewal) hurry(now time.Time) {
 	}
 }
 
+// pause is the floor: a quarter of the lifetime that is asked for, within its
+// bounds.
+func (r *renewal) pause() time.Duration {
+	if r.settings.Lifetime <= 0 {
+		return askFloor
+	}
+	return min(max(r.settings.Lifetime/4, leastFloor), askFloor)
+}
+
 func (r *renewal) floor(at time.Time) time.Time {
-	if floor := r.asked.Add(askFloor); at.Before(floor) {
+	if floor := r.asked.Add(r.pause()); at.Before(floor) {
 		return floor
 	}
 	return at

@@ -260,3 +260,26 @@ func TestTheControlPlaneCannotRepeatTheToken(t *testing.T) {
 		t.Error("an error without the token is another one")
 	}
 }
+
+// TestShortLifetimesAreRenewedInTime asks for certificates that live for less
+// than the usual floor lets pass between two.
+func TestShortLifetimesAreRenewedInTime(t *testing.T) {
+	for _, lifetime := range []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second} {
+		t.Run(lifetime.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := beginIdentity(t, func(c *Config) { c.Identity.Lifetime = lifetime })
+				i.get()
+				for range 200 {
+					time.Sleep(lifetime / 10)
+					synctest.Wait()
+					if trouble := i.trouble(); trouble != nil {
+						t.Fatal(trouble)
+					}
+				}
+				if n := i.asked(); n < 20 || n > 60 {
+					t.Errorf("asked %d times in 20 lifetimes", n)
+				}
+			})
+		})
+	}
+}
