@@ -41,7 +41,7 @@ func newFedBy(view View, services []string, options ...grpc.DialOption) *handFed
 		config: Config{Application: "bench", ControlPlanes: []string{"nowhere:15010"}, ResourceTimeout: 15 * time.Second,
 			View: view, Node: Node{Namespace: "demo", Domain: "cluster.local"}},
 		log:  slog.New(slog.DiscardHandler),
-		told: map[string]struct{}{}, invokers: map[string][]*Invoker{}, inbound: map[string]*inbound{},
+		told: map[string]struct{}{}, invokers: map[string][]*Invoker{}, inbound: map[string][]*inbound{},
 	}
 	m.snapshot.Store(&snapshot{})
 	m.table = newConnTable(options, &m.counts)

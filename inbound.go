@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,7 @@ func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
 	name := m.inboundName(addr)
 	m.mu.Lock()
 	in.asked = time.Now()
-	m.inbound[name] = in
+	m.inbound[name] = append(m.inbound[name], in)
 	m.mu.Unlock()
 	m.ads.do(func(d *discovery, now time.Time) { d.refer(now, name) })
 }
@@ -54,7 +55,8 @@ func (m *Mesh) releaseInbound(in *inbound, addr netip.AddrPort) {
 	}
 	name := m.inboundName(addr)
 	m.mu.Lock()
-	if m.inbound[name] == in {
+	left := slices.DeleteFunc(m.inbound[name], func(other *inbound) bool { return other == in })
+	if m.inbound[name] = left; len(left) == 0 {
 		delete(m.inbound, name)
 	}
 	m.mu.Unlock()

@@ -48,7 +48,7 @@ type Mesh struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	invokers map[string][]*Invoker // by the listener they refer to
-	inbound  map[string]*inbound   // by the listener asked for
+	inbound  map[string][]*inbound // by the listener asked for: servers at one port share it
 }
 
 // Join enters the mesh. It reads the environment where cfg leaves something
@@ -69,7 +69,7 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 		closed:   make(chan struct{}),
 		told:     map[string]struct{}{},
 		invokers: map[string][]*Invoker{},
-		inbound:  map[string]*inbound{},
+		inbound:  map[string][]*inbound{},
 	}
 	m.report(notes)
 	m.snapshot.Store(&snapshot{})
@@ -221,7 +221,7 @@ func (m *Mesh) publish(out outcome) {
 		for _, inv := range m.invokers[name] {
 			affected[inv] = struct{}{}
 		}
-		if in := m.inbound[name]; in != nil {
+		for _, in := range m.inbound[name] {
 			governed = append(governed, func() { m.govern(in, snap.get(kindListener, name)) })
 		}
 	}

@@ -14,8 +14,8 @@ func (m *Mesh) securityState() securityState {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for name, in := range m.inbound {
-		s.Ports = append(s.Ports, newPortState(strings.TrimPrefix(name, inboundPrefix), in.gate.policy.Load()))
+	for name, servers := range m.inbound { // which have the same policy
+		s.Ports = append(s.Ports, newPortState(strings.TrimPrefix(name, inboundPrefix), servers[0].gate.policy.Load()))
 	}
 	slices.SortFunc(s.Ports, func(a, b portState) int { return strings.Compare(a.Address, b.Address) })
 	return s
