@@ -88,7 +88,7 @@ func (g *gate) govern(p *portPolicy) {
 
 // ServerHandshake takes a connection in or turns it away.
 func (g *gate) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if !addrPortOf(raw.LocalAddr()).IsValid() { // the mesh has no name for it, and no policy
+	if p := g.policy.Load(); p != nil && p.rules == nil && !addrPortOf(raw.LocalAddr()).IsValid() { // not TCP: the mesh has no name for it, and no policy
 		return raw, nil, nil
 	}
 	c := newGateConn(g, raw)
@@ -112,6 +112,7 @@ var (
 	errNoTLS         = errors.New("it speaks TLS where the mesh asks for plain text")
 	errPlainText     = errors.New("it speaks plain text where the mesh asks for TLS")
 	errNothingToShow = errors.New("the mesh names none")
+	errNowhere       = errors.New("the mesh has rules here, and it has no address to go by")
 	errNoChain       = errors.New("no filter chain of the mesh takes it")
 )
 
@@ -256,6 +257,9 @@ func (p *portPolicy) chainFor(t *connTraits) (*filterChain, error) {
 			return nil, errNoTLS
 		}
 		return nil, nil
+	}
+	if !t.to.IsValid() || !t.from.IsValid() {
+		return nil, errNowhere
 	}
 	chain := p.rules.inboundFor(*t)
 	switch {

@@ -44,13 +44,9 @@ const adviceOwnCreds = "remove grpc.Creds from the server options, so that the m
 
 // judgeForeign judges a call that did not come through the gate.
 func (g *gate) judgeForeign(ctx context.Context, p *peer.Peer, method string) (context.Context, error) {
-	local := addrPortOf(orNoAddr(p.LocalAddr))
-	if !local.IsValid() { // not TCP: the mesh has no name for it, and no policy
-		return nil, nil
-	}
 	policy := g.policy.Load()
 	if policy == nil {
-		return nil, &Error{Stage: StageProvider, Resource: local.String(), Reason: "the mesh has not said yet what is asked of callers", Err: ErrNotReady}
+		return nil, &Error{Stage: StageProvider, Resource: orNoAddr(p.LocalAddr).String(), Reason: "the mesh has not said yet what is asked of callers", Err: ErrNotReady}
 	}
 	if policy.rules == nil {
 		return nil, nil

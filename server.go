@@ -245,6 +245,9 @@ func (s *Server) ServeListener(ctx context.Context, lis net.Listener) error {
 	if s.meshClosed() {
 		return &Error{Stage: StageProvider, Resource: lis.Addr().String(), Reason: "the mesh is closed", Err: ErrClosed}
 	}
+	if isTCP(lis.Addr()) && !addrPortOf(lis.Addr()).IsValid() {
+		return &Error{Stage: StageProvider, Resource: lis.Addr().String(), Reason: "the listener's address is no IP address with a port, so that nobody knows what the mesh demands there"}
+	}
 	if !s.begin(lis.Addr()) {
 		return s.servedBefore()
 	}
@@ -306,14 +309,19 @@ func (s *Server) servedBefore() error {
 	return &Error{Stage: StageProvider, Reason: "Serve was called before", Advice: "make another Server with NewServer"}
 }
 
+// addrPortOf is a TCP address; not valid for others. Listeners that are wrapped
+// may have types of their own.
 func addrPortOf(addr net.Addr) netip.AddrPort {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
+	var a netip.AddrPort
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		a = tcp.AddrPort()
+	} else if isTCP(addr) {
+		a, _ = netip.ParseAddrPort(addr.String())
 	}
-	bound := tcp.AddrPort()
-	return netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port())
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
+
+func isTCP(addr net.Addr) bool { return addr != nil && strings.HasPrefix(addr.Network(), "tcp") }
 
 func (s *Server) enter(phase serverPhase) {
 	s.phase.Store(int32(phase))
