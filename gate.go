@@ -191,6 +191,9 @@ func (g *gate) forget(c *gateConn) {
 	g.mu.Lock()
 	g.releaseLocked(c)
 	delete(g.open, c)
+	if c.cutter != nil {
+		c.cutter.Stop()
+	}
 	g.mu.Unlock()
 	c.end()
 	if speaker := c.speaker.Swap(nil); speaker != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -694,5 +695,33 @@ func TestOtherTLSIsSpokenAnew(t *testing.T) {
 	say()
 	if n := s.counts.retired.Load(); n != 1 {
 		t.Errorf("%d had to leave", n)
+	}
+}
+
+// TestClosingWhileSettlingForgetsThePeer closes a connection at the moment when
+// its first frame is read.
+func TestClosingWhileSettlingForgetsThePeer(t *testing.T) {
+	for range 300 {
+		g := newGate(gatedConfig(), slog.New(slog.DiscardHandler), new(counters), &secretStore{}, nil, &plainPeers{})
+		g.govern(noPolicy)
+		client, server := net.Pipe()
+		defer client.Close()
+		c := newGateConn(g, server)
+		if err := g.enter(c); err != nil {
+			t.Fatal(err)
+		}
+		c.admission.Store(&admission{noPolicy, nil})
+		done := make(chan struct{})
+		go func() { // ends at once
+			defer close(done)
+			c.Close()
+		}()
+		g.settle(c)
+		<-done
+		for _, who := range g.plain.list(time.Now()) {
+			if who.Connections != 0 {
+				t.Fatalf("%d connections are listed, and none is open", who.Connections)
+			}
+		}
 	}
 }
