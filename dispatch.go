@@ -29,8 +29,8 @@ const omittedVersion = "1.0.0"
 // listedExports bounds how many exports an error names.
 const listedExports = 16
 
-// infrastructure are gRPC's own services. They have no versions, are no
-// exports to the mesh, and answer even while every other call is refused.
+// infrastructure are gRPC's own services. They have no versions and are no
+// exports to the mesh.
 var infrastructure = map[string]bool{
 	"grpc.health.v1.Health":                    true,
 	orcaService:                                true,
@@ -234,11 +234,13 @@ func (x *exportSet) sortedMethods() []*exportMethod {
 // call (twice for a stream whose exports differ in their ServiceDesc), takes no
 // lock and allocates nothing unless it fails.
 func (x *exportSet) choose(ctx context.Context) (*export, error) {
+	if x.name != healthInterface { // which answers even while every other call is refused
+		if err := refused(x.refuse); err != nil {
+			return nil, err
+		}
+	}
 	if x.anyVersion {
 		return x.exports[0], nil
-	}
-	if err := refused(x.refuse); err != nil {
-		return nil, err
 	}
 	md := incomingMetadata(ctx)
 	want := exportKey{group: firstValue(md[headerGroup]), version: firstValue(md[headerVersion])}
@@ -388,15 +390,13 @@ func (x *exportSet) serveChosen(stream grpc.ServerStream, method string, handler
 	return err
 }
 
-// refused returns the reason why no call may be served, if there is one.
+// refused is an error where no call may be served. The reason is for the log,
+// and never for who calls.
 func refused(reason *atomic.Pointer[Error]) error {
-	if reason == nil {
+	if reason == nil || reason.Load() == nil {
 		return nil
 	}
-	if err := reason.Load(); err != nil {
-		return err
-	}
-	return nil
+	return errDenied
 }
 
 // incomingKey is the context key under which package metadata keeps what a call

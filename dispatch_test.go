@@ -365,9 +365,14 @@ func panicText(f func()) (text string) {
 	return ""
 }
 
-func TestRefusalFailsEveryCallButInfrastructure(t *testing.T) {
+func TestRefusalFailsEveryCallButHealth(t *testing.T) {
 	refuse := new(atomic.Pointer[Error])
-	_, conn := startTalk(t, &Config{}, serverHooks{refuse: refuse}, func(s *Server) { exportTalk(s, "") })
+	const reflection = "grpc.reflection.v1.ServerReflection"
+	_, conn := startTalk(t, &Config{}, serverHooks{refuse: refuse}, func(s *Server) {
+		exportTalk(s, "")
+		s.RegisterService(&grpc.ServiceDesc{ServiceName: reflection, HandlerType: (*any)(nil),
+			Streams: []grpc.StreamDesc{{StreamName: "ServerReflectionInfo", Handler: func(any, grpc.ServerStream) error { return nil }, ServerStreams: true, ClientStreams: true}}}, new(any))
+	})
 	ctx := t.Context()
 	if _, err := talkSay(ctx, conn, "Say", "x"); err != nil {
 		t.Fatal(err)
@@ -375,8 +380,10 @@ func TestRefusalFailsEveryCallButInfrastructure(t *testing.T) {
 	refuse.Store(&Error{Stage: StageListener, Reason: "a rule that cannot be evaluated", Code: codes.PermissionDenied})
 	_, err := talkSay(ctx, conn, "Say", "x")
 	_, streamErr := talkStream(ctx, conn, "Chat", "x")
-	for _, err := range []error{err, streamErr} {
-		if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "a rule that cannot be evaluated") {
+	known := conn.Invoke(ctx, "/"+reflection+"/ServerReflectionInfo", wrapperspb.String(""), new(wrapperspb.StringValue))
+	unknown := conn.Invoke(ctx, "/org.x.None/None", wrapperspb.String(""), new(wrapperspb.StringValue))
+	for _, err := range []error{err, streamErr, known, unknown} { // who calls is not told why
+		if status.Code(err) != codes.PermissionDenied || strings.Contains(err.Error(), "a rule that cannot be evaluated") {
 			t.Errorf("refused call: %v", err)
 		}
 	}

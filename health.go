@@ -205,7 +205,10 @@ func (l *lifecycle) refusal() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.servers {
-		if err := refused(s.hooks.refuse); err != nil {
+		if s.hooks.refuse == nil {
+			continue
+		}
+		if err := s.hooks.refuse.Load(); err != nil {
 			return err
 		}
 	}
