@@ -3,6 +3,7 @@ package proxyless
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,7 +55,7 @@ func (a *auditor) report(method string, call *callFacts, r *ruling) {
 }
 
 func (a *auditor) add(method string, call *callFacts, r *ruling, code codes.Code) {
-	record := AuditRecord{Time: time.Now(), Method: method[:min(len(method), maxAuditMethod)],
+	record := AuditRecord{Time: time.Now(), Method: strings.Clone(method[:min(len(method), maxAuditMethod)]),
 		Code: code, Action: r.action, Policy: r.policy, Reason: r.reason}
 	if p := call.peer; p != nil {
 		record.Address = p.remote
