@@ -108,17 +108,19 @@ func incomingHeaders(md metadata.MD, method string) callHeaders {
 	return h
 }
 
-// plainPath is the path without query and fragment. Envoy normalizes a path
-// before it judges it; ok is false where that might change something: no method
-// has such a path, and what it means depends on who reads it.
+// plainPath is the path without its query. Envoy normalizes a path before it
+// judges it, and turns away one with a fragment; ok is false where that might
+// change something: no method has such a path, and what it means depends on who
+// reads it.
 func (c *callFacts) plainPath() (path string, ok bool) {
 	if c.plain == no {
 		path = c.headers.path
+		whole := strings.IndexByte(path, '#') < 0
 		if end := strings.IndexAny(path, "?#"); end >= 0 {
 			path = path[:end]
 		}
 		c.target, c.plain = path, cannotTell
-		if isPlain(path) {
+		if whole && isPlain(path) {
 			c.plain = yes
 		}
 	}

@@ -260,7 +260,7 @@ func TestRulesFailClosed(t *testing.T) {
 		"without principals":                      {rawProto{}.msg(1, rawAny), at("/a/b"), false, true},
 		"a path":                                  {rawAccess(rawPath("/a/b"), rawAny), at("/a/b"), true, true},
 		"a path with a query":                     {rawAccess(rawPath("/a/b"), rawAny), at("/a/b?c"), true, true},
-		"a path with a fragment":                  {rawAccess(rawPath("/a/b"), rawAny), at("/a/b#c"), true, true},
+		"a path with a fragment":                  {rawAccess(rawPath("/a/b"), rawAny), at("/a/b#c"), false, true},
 		"a path that is escaped":                  {rawAccess(rawPath("/a/b"), rawAny), at("/a/%62"), false, true},
 		"a path around a corner":                  {rawAccess(rawPath("/a/b"), rawAny), at("/x/../a/b"), false, true},
 		"a path with an empty segment":            {rawAccess(rawPath("/a/b"), rawAny), at("//a/b"), false, true},
