@@ -464,6 +464,7 @@ func TestChainsThatRefuseEverything(t *testing.T) {
 	authorizer := func(filter, key string) rawProto {
 		return rawFilter("ext_authz", typeExtAuthz, rawProto{}.msg(14, rawProto{}.text(1, filter).msg(2, rawProto{}.text(1, key))))
 	}
+	tried := rawProto{}.msg(2, rawRules(actionDeny, map[string]rawProto{"p": rawAccess(rawAny, rawAny)}))
 	marked := authorizer("envoy.filters.http.rbac", "istio_ext_authz_shadow_effective_policy_id")
 	routed := func(routes rawProto) rawProto { return rawManager(rbac(rules), rawRouter).msg(4, routes) }
 	entry := rawProto{}.text(1, "rbac").msg(2, rawProto{}.text(1, "a.Type"))
@@ -483,6 +484,7 @@ func TestChainsThatRefuseEverything(t *testing.T) {
 		"a host of its own":      {routed(rawProto{}.msg(2, rawProto{}.msg(15, entry))), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
 		"a route of its own":     {routed(rawProto{}.msg(2, rawProto{}.msg(3, rawProto{}.msg(13, entry)))), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
 		"a cluster of its own":   {routed(rawProto{}.msg(2, rawProto{}.msg(3, rawProto{}.msg(2, rawProto{}.msg(3, rawProto{}.msg(1, rawProto{}.msg(10, entry))))))), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
+		"a try, and a route's":   {rawManager(rbac(tried), rawRouter).msg(4, rawProto{}.msg(16, entry)), "filter rbac is not the same for all routes (typed_per_filter_config), which is not evaluated"},
 		"routes elsewhere":       {rawManager(rbac(rules), rawRouter).msg(3, rawRDS), "the filters may differ by routes that are not looked at (rds, scoped_routes)"},
 		"routes, but no rules":   {rawManager(rawRouter).msg(3, rawRDS), ""},
 		"a host of other filter": {routed(rawProto{}.msg(16, rawProto{}.text(1, "fault"))), ""},

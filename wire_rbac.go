@@ -58,7 +58,8 @@ func (c *filterChain) hasTokens() bool {
 func (d *decoding) checkOverrides(m *connectionManager, chain *filterChain) error {
 	judges := func(name string) bool {
 		return slices.ContainsFunc(m.filters, func(f listenerFilter) bool {
-			return f.name == name && f.config.name != typeFault && !f.harmless()
+			judge := !f.harmless() || f.config.name == typeRBAC // whose rules may be those of a route alone
+			return f.name == name && f.config.name != typeFault && judge
 		})
 	}
 	switch {
