@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net"
 	"net/netip"
@@ -42,6 +43,9 @@ type seen struct {
 	Peer      string // the connection's other end
 	Headers   metadata.MD
 	Visit     int // 1 for the first of the call
+	TLS       bool
+	SNI       string
+	Caller    string // the name in its certificate; empty for none
 
 	at      time.Time
 	header  metadata.MD // of the response, as the caller saw it
@@ -79,6 +83,8 @@ type backend struct {
 
 	end func() // stops it and takes its pod away
 
+	config *tls.Config // of a pod that takes both TLS and plain text; nil of others
+
 	mu    sync.Mutex
 	conns map[string]net.Conn // by the other end; guarded by mu
 }
@@ -91,6 +97,9 @@ const otherPort = servicePort + 1
 func startBackend(t testing.TB, l *lab.Lab, book *ledger, spec lab.WorkloadSpec) *backend {
 	t.Helper()
 	b := &backend{ledger: book, name: spec.Labels["version"], conns: map[string]net.Conn{}}
+	if spec.Labels[tlsMode] != "" {
+		b.config = sealing(t, l, spec.Namespace, spec.Account)
+	}
 	ready := !spec.NotReady
 	spec.NotReady = true
 	b.Workload = addPod(t, l, spec)
@@ -134,6 +143,7 @@ func (b *backend) see(ctx context.Context) seen {
 	s.Headers, _ = metadata.FromIncomingContext(ctx)
 	if from, ok := peer.FromContext(ctx); ok {
 		s.Peer = from.Addr.String()
+		b.seal(&s)
 	}
 	if authority := s.Headers[":authority"]; len(authority) > 0 {
 		s.Authority = authority[0]
@@ -185,6 +195,9 @@ func (l *keptListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
+	}
+	if l.b.config != nil {
+		conn = &sniffed{Conn: conn, config: l.b.config}
 	}
 	l.b.mu.Lock()
 	defer l.b.mu.Unlock()

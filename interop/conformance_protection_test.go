@@ -148,12 +148,6 @@ var protectionRows = []row{
 			}
 			return nil
 		}},
-	{name: "tls-istio-mutual", about: "the mesh's TLS: calls are refused, with the reason, and never sent in plain text", field: "trafficPolicy.tls.mode: ISTIO_MUTUAL",
-		yaml:  rule("tls: {mode: ISTIO_MUTUAL}") + once(""),
-		check: refusedBecause("TLS")},
-	{name: "tls-simple", about: "TLS: the same", field: "trafficPolicy.tls.mode: SIMPLE", lean: notSent,
-		yaml:  rule("tls: {mode: SIMPLE}") + once(""),
-		check: refusedBecause("TLS")},
 	{name: "unhealthy", about: "a pod that is not ready gets no calls", field: "Pod: readiness", bare: true,
 		yaml:  service(governed, "unhealthy", "ailing", grpcPort),
 		check: shares(30, spec{}, bounds{"well": {30, 30}})},

@@ -8,19 +8,20 @@ import (
 	"github.com/proxyless/proxyless/interop/lab"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	xdscreds "google.golang.org/grpc/credentials/xds"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/xds"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // rival is grpc-go's own xDS client, in the lean view, which is the one that
-// Istio has for it.
+// Istio has for it, with the files of Istio's agent.
 type rival struct {
 	t        testing.TB
 	resolver resolver.Builder
 }
 
-func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string) *rival {
+func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string, files string) *rival {
 	t.Helper()
 	node, err := protojson.Marshal(labelled(leanNode(consumerIP, "rival", governed), labels))
 	must(t, err)
@@ -31,6 +32,12 @@ func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string) *rival
 			"server_features": []any{"xds_v3"},
 		}},
 		"node": json.RawMessage(node),
+		"certificate_providers": map[string]any{"default": map[string]any{ // as Istio's agent writes it
+			"plugin_name": "file_watcher",
+			"config": map[string]any{
+				"certificate_file": files + "/own.pem", "private_key_file": files + "/own-key.pem", "ca_certificate_file": files + "/root.pem",
+			},
+		}},
 	})
 	must(t, err)
 	builder, err := xds.NewXDSResolverWithConfigForTesting(bootstrap)
@@ -39,8 +46,12 @@ func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string) *rival
 }
 
 func (r *rival) dial(row *row) (grpc.ClientConnInterface, error) {
+	transport, err := xdscreds.NewClientCredentials(xdscreds.ClientOptions{FallbackCreds: insecure.NewCredentials()})
+	if err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient(fmt.Sprintf("xds:///%s:%d", row.target(), row.targetPort()),
-		grpc.WithResolvers(r.resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		grpc.WithResolvers(r.resolver), grpc.WithTransportCredentials(transport))
 	if err == nil {
 		r.t.Cleanup(func() { conn.Close() })
 	}

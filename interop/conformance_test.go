@@ -33,6 +33,7 @@ type world struct {
 	lab      *lab.Lab
 	ledger   *ledger
 	backends map[string]*backend // by version
+	files    string              // folder of certificates that rows name
 	rivals   map[*row]*rival     // nil is shared by the rows without labels
 	members  map[memberKey]*member
 	breaking sync.Mutex // held by a row that breaks connections
@@ -49,7 +50,7 @@ type member struct{ mesh *proxyless.Mesh }
 // allRows are the lines of the table in their order.
 func allRows() []*row {
 	var rows []*row
-	for _, part := range [][]row{matchRows, routeRows, headerRows, retryRows, faultRows, balanceRows, protectionRows, hostRows} {
+	for _, part := range [][]row{matchRows, routeRows, headerRows, retryRows, faultRows, balanceRows, protectionRows, tlsRows, hostRows} {
 		for i := range part {
 			rows = append(rows, &part[i])
 		}
@@ -105,6 +106,7 @@ var backendPods = []lab.WorkloadSpec{
 	{Name: "fragile-1", Labels: map[string]string{"app": "fragile", "version": "v1"}},
 	{Name: "fragile-2", Labels: map[string]string{"app": "fragile", "version": "v2"}},
 	{Name: "fragile-3", Labels: map[string]string{"app": "fragile", "version": "v3"}},
+	{Name: "sealed-1", Labels: map[string]string{"app": sealedAccount, "version": "sealed", tlsMode: "istio"}, Account: sealedAccount},
 	{Name: "consumer", Labels: map[string]string{"app": "consumer", "version": "consumer"}},
 }
 
@@ -120,6 +122,7 @@ func newWorld(t testing.TB, rows []*row) *world {
 	ctx := within(t, 20*time.Second)
 	must(t, w.lab.AddNode(ctx, "other-zone", locality("region-1", "zone-2")))
 	must(t, w.lab.AddNode(ctx, "other-region", locality("region-2", "zone-1")))
+	serviceAccount(t, w.lab, governed, sealedAccount)
 	for _, spec := range backendPods {
 		spec.Namespace = governed
 		b := startBackend(t, w.lab, w.ledger, spec)
@@ -127,11 +130,12 @@ func newWorld(t testing.TB, rows []*row) *world {
 			w.backends[b.name] = b
 		}
 	}
+	w.files = sealedFiles(t, w.lab)
 	w.backends["nobody"] = w.deaf()
 	w.nameBackends()
 	w.apply(rows)
 	w.settle()
-	w.rivals[nil] = newRival(t, w.lab.Istiod, nil)
+	w.rivals[nil] = newRival(t, w.lab.Istiod, nil, w.files)
 	for _, v := range views {
 		w.members[memberKey{nil, v}] = &member{joinConsumer(t, w.lab, governed, v.set)}
 	}
@@ -140,7 +144,7 @@ func newWorld(t testing.TB, rows []*row) *world {
 			continue
 		}
 		istiod := w.istiodOf(r)
-		w.rivals[r] = newRival(t, istiod, r.labels)
+		w.rivals[r] = newRival(t, istiod, r.labels, w.files)
 		for _, v := range views {
 			labelled := func(c *proxyless.Config) {
 				c.ControlPlanes, c.Node.Pod, c.Node.Labels = []string{istiod.Secure()}, r.name, r.labels
@@ -177,15 +181,18 @@ func (w *world) apply(rows []*row) {
 
 // manifest is the row's YAML with its Service.
 func (w *world) manifest(r *row) string {
-	names := []string{"HOST", r.name, "NAMESPACE", governed}
+	names := []string{"HOST", r.name, "NAMESPACE", governed, "FILES", w.files}
 	for version, b := range w.backends {
 		names = append(names, "IP_"+version, b.IP.String())
 	}
 	text := ""
 	if !r.bare {
 		app := "governed"
-		if r.breaks {
+		switch {
+		case r.breaks:
 			app = "fragile"
+		case strings.HasPrefix(r.name, "tls-"):
+			app = sealedAccount
 		}
 		text = service(governed, r.name, app, grpcPort)
 	}
