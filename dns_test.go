@@ -113,3 +113,45 @@ func TestAnAnswerThatStaysTheSameIsNoNews(t *testing.T) {
 		t.Errorf("no address of the family, as before: changed %v", again.changed[0].name)
 	}
 }
+
+// TestAnswersForAClusterThatIsAnotherOneByNow: DNS answers late, and what its
+// endpoints' labels meant is gone with the cluster that had the names.
+func TestAnswersForAClusterThatIsAnotherOneByNow(t *testing.T) {
+	d := newDiscovery(time.Second)
+	now := time.Unix(0, 0)
+	e, parent := d.add(kindEndpoints, dnsPrefix+"c"), d.add(kindCluster, "c")
+	accept := func(c *cluster) {
+		parent.resourceState = &resourceState{kind: kindCluster, name: "c", status: statusAccepted, value: c}
+	}
+	accept(&cluster{name: "c", source: discoverStrictDNS, names: []dnsName{{host: "e.com", port: 1, labels: 1}}, inline: &assignment{labels: []socketLabels{{"tlsMode": "istio"}}}})
+	e.roots = 1
+	d.makeEndpoints(e)
+	addrs := []netip.Addr{netip.MustParseAddr("10.0.0.1")}
+	d.resolved(now, "e.com", addrs, "")
+	if first := d.take(); e.status != statusAccepted || len(first.changed) == 0 {
+		t.Fatalf("%s: %v", e.status, first.changed)
+	}
+	accept(&cluster{name: "c", source: discoverEDS})
+	d.resolved(now, "e.com", addrs, "")
+	if a := e.value.(*assignment); a.labelsOf(&a.endpoints[0])["tlsMode"] != "istio" {
+		t.Errorf("endpoints without labels: %+v", a.endpoints)
+	}
+}
+
+// TestANewHostnameAtTheSameAddressIsNews: it is asked for in handshakes, and may
+// be the authority of calls.
+func TestANewHostnameAtTheSameAddressIsNews(t *testing.T) {
+	d := newDiscovery(time.Second)
+	now := time.Unix(0, 0)
+	e, parent := d.add(kindEndpoints, dnsPrefix+"c"), d.add(kindCluster, "c")
+	e.roots = 1
+	for _, host := range []string{"a.com", "b.com"} {
+		parent.resourceState = &resourceState{kind: kindCluster, name: "c", status: statusAccepted,
+			value: &cluster{name: "c", source: discoverStrictDNS, names: []dnsName{{host: host, port: 1}}}}
+		d.makeEndpoints(e)
+		d.resolved(now, host, []netip.Addr{netip.MustParseAddr("10.0.0.1")}, "")
+		if a := e.value.(*assignment); a.endpoints[0].extra.hostname != host {
+			t.Errorf("it is %s, want %s", a.endpoints[0].extra.hostname, host)
+		}
+	}
+}

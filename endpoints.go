@@ -65,6 +65,14 @@ type endpointExtra struct {
 	more     []netip.AddrPort // additional_addresses (gRFC A61)
 }
 
+// hostname is the endpoint's; empty for most.
+func (e *endpoint) hostname() string {
+	if e.extra == nil {
+		return ""
+	}
+	return e.extra.hostname
+}
+
 // labelsOf are an endpoint's labels.
 func (a *assignment) labelsOf(e *endpoint) socketLabels {
 	if e.labels == 0 {

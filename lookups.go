@@ -181,6 +181,9 @@ func (d *discovery) assemble(e *entry) {
 			a.labels = c.inline.labels
 		}
 	}
+	if slices.ContainsFunc(e.names, func(n dnsName) bool { return int(n.labels) > len(a.labels) }) {
+		return // the cluster is another one by now, and so are its names, soon
+	}
 	var failures []string
 	waiting := false
 	names := slices.Clone(e.names)
@@ -273,7 +276,7 @@ func (l *locality) complete(a *assignment) {
 // same says that an assignment that was made here has the same endpoints.
 func (a *assignment) same(b *assignment) bool {
 	return slices.Equal(a.localities, b.localities) && slices.EqualFunc(a.endpoints, b.endpoints, func(x, y endpoint) bool {
-		return x.addr == y.addr && x.weight == y.weight && maps.Equal(a.labelsOf(&x), b.labelsOf(&y))
+		return x.addr == y.addr && x.weight == y.weight && x.hostname() == y.hostname() && maps.Equal(a.labelsOf(&x), b.labelsOf(&y))
 	})
 }
 
