@@ -38,7 +38,8 @@ type fileCredential struct {
 }
 
 // load reads what changed. Both results may be set: what is in force, and what
-// is wrong with what came after it.
+// is wrong with what came after it. A certificate out of its time does not take
+// the place of another.
 func (f *certFiles) load(n *Node, now time.Time) (*fileCredential, *Error) {
 	pair, good, failure := f.pair.get()
 	if !good {
@@ -60,7 +61,7 @@ func (f *certFiles) load(n *Node, now time.Time) (*fileCredential, *Error) {
 		found.id = id.text
 	}
 	if err := judgePair(pair.Leaf, now); err != nil {
-		failure = errors.Join(err, failure)
+		return nil, f.trouble(err)
 	}
 	if failure = errors.Join(failure, rootFailure); failure != nil {
 		return found, f.trouble(failure)

@@ -181,3 +181,60 @@ func TestRootsFoundByNameDoNotVouchForAValidatorsDomains(t *testing.T) {
 		})
 	}
 }
+
+// TestAFileWithAnExpiredCertificateDoesNotReplaceAGoodOne: nor does one of later
+// or of an authority.
+func TestAFileWithAnExpiredCertificateDoesNotReplaceAGoodOne(t *testing.T) {
+	for name, change := range map[string]func(*x509.Certificate){
+		"expired":        func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) },
+		"of later":       func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) },
+		"an authority's": func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const id = "spiffe://cluster.local/ns/demo/sa/greeter"
+				dir, ca := t.TempDir(), meshtest.NewAuthority(t)
+				writePair(t, ca, dir, id, 10*time.Hour)
+				i := beginIdentityAt(t, ca, func(c *Config) { c.Identity.useDirectory(dir) })
+				first := i.get()
+				bad, err := ca.Issue(id, change)
+				if err != nil {
+					t.Fatal(err)
+				}
+				key, err := meshtest.KeyPEM(bad)
+				if err != nil {
+					t.Fatal(err)
+				}
+				replace(t, filepath.Join(dir, certKeyName), key)
+				replace(t, filepath.Join(dir, certChainName), meshtest.ChainPEM(bad))
+				time.Sleep(30 * time.Second)
+				synctest.Wait()
+				if i.current().certificate != first.certificate {
+					t.Error("it came into force")
+				}
+				if i.trouble() == nil {
+					t.Error("nothing is said")
+				}
+			})
+		})
+	}
+}
+
+// TestAHalfWrittenRootFileIsNotTaken: pem.Decode passes over what has no end.
+func TestAHalfWrittenRootFileIsNotTaken(t *testing.T) {
+	one, other := meshtest.NewAuthority(t).RootPEM(), meshtest.NewAuthority(t).RootPEM()
+	both := string(one) + string(other)
+	for name, text := range map[string]string{
+		"no end":               both[:len(both)-20],
+		"half of a block":      both[:len(one)+100],
+		"begun":                string(one) + "-----BEGIN CERT",
+		"broken in the middle": string(one[:100]) + "\n" + string(other),
+	} {
+		if roots, err := parseRoots([]byte(text)); err == nil {
+			t.Errorf("%s: %d roots", name, len(roots.list))
+		}
+	}
+	if roots, err := parseRoots([]byte("# two\n" + string(one) + "# and\n" + string(other))); err != nil || len(roots.list) != 2 {
+		t.Errorf("both: %v", err)
+	}
+}

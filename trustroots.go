@@ -61,6 +61,9 @@ func parseRoots(text []byte) (*trustRoots, error) {
 // them is passed over, as are blocks of other kinds.
 func parseCertificates(text []byte) ([]*x509.Certificate, error) {
 	var list []*x509.Certificate
+	if err := wholePEM(text); err != nil {
+		return nil, err
+	}
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
@@ -78,6 +81,20 @@ func parseCertificates(text []byte) ([]*x509.Certificate, error) {
 		}
 		list = append(list, c)
 	}
+}
+
+// wholePEM says that some block of a text is broken, or was not written to its
+// end yet: [pem.Decode] passes over it.
+func wholePEM(text []byte) error {
+	begun := bytes.Count(text, []byte("-----BEGIN "))
+	read := 0
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		read++
+	}
+	if read < begun {
+		return fmt.Errorf("%d of its %d PEM blocks cannot be read", begun-read, begun)
+	}
+	return nil
 }
 
 // verify verifies a chain, the leaf first, for a purpose at a time. Where roots

@@ -65,6 +65,9 @@ func decodeCertificateResponse(message []byte) (chain, roots [][]byte, err error
 // certificatesOf takes the certificates out of a PEM text, which holds nothing
 // else.
 func certificatesOf(text []byte) (found [][]byte, err error) {
+	if err := wholePEM(text); err != nil {
+		return nil, err
+	}
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
