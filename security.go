@@ -49,11 +49,14 @@ func (s *security) settle() *security {
 
 // at is the security of an endpoint.
 func (s *security) at(e *endpoint) *security {
-	if s == nil || !s.byHost || e.extra == nil || e.extra.hostname == "" {
+	if s == nil || !s.byHost || e.hostname() == "" {
 		return s
 	}
 	own := *s
-	own.name, own.byHost = e.extra.hostname, false
+	own.name, own.byHost = e.hostname(), false
+	if s.context.sameSNI && s.name != "" { // which was asked for in the place of the endpoint's
+		own.hosts = s.hosts[:len(s.hosts)-1]
+	}
 	return own.settle()
 }
 

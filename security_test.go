@@ -27,6 +27,7 @@ func TestWhoIsAskedForAndExpected(t *testing.T) {
 		"auto_san_validation beside names":    {cluster: cluster{nameSNI: true, nameSAN: true}, context: tlsContext{names: named}, authority: "b", sni: "b", hosts: []string{"b"}, names: 1},
 		"auto_sni_san_validation":             {context: tlsContext{sni: "a", sameSNI: true, names: named}, sni: "a", hosts: []string{"a"}},
 		"auto_sni_san_validation without SNI": {context: tlsContext{sameSNI: true, names: named}, names: 1},
+		"both, and an SNI":                    {context: tlsContext{sni: "a", hostSNI: true, sameSNI: true, names: named}, hostname: "pod", sni: "pod", hosts: []string{"pod"}},
 		"both by the hostname":                {context: tlsContext{hostSNI: true, sameSNI: true, names: named}, hostname: "pod", sni: "pod", hosts: []string{"pod"}},
 	} {
 		e := endpoint{}
