@@ -81,7 +81,8 @@ type Config struct {
 	// net.DefaultResolver.
 	Resolver *net.Resolver
 	// ControlPlaneDialOptions are appended when the control plane, or what
-	// Identity asks for certificates, is dialled.
+	// Identity asks for certificates, is dialled. Transport credentials among them
+	// are used in place of those that verify it, and get the token.
 	ControlPlaneDialOptions []grpc.DialOption
 	// Node is who this workload is.
 	Node Node
