@@ -152,8 +152,9 @@ type provider struct {
 	*lab.Workload
 	mesh      *proxyless.Mesh
 	received  atomic.Int64
-	encrypted atomic.Bool  // the last call's connection
-	stop      func() error // ends Serve and returns what it returned
+	encrypted atomic.Bool                    // the last call's connection
+	caller    atomic.Pointer[proxyless.Peer] // the last one
+	stop      func() error                   // ends Serve and returns what it returned
 
 	greetpb.UnimplementedGreetingServiceServer
 }
@@ -223,6 +224,9 @@ func (p *provider) SayHello(ctx context.Context, in *greetpb.SayHelloRequest) (*
 	from, _ := peer.FromContext(ctx)
 	_, encrypted := from.AuthInfo.(credentials.TLSInfo)
 	p.encrypted.Store(encrypted)
+	if caller, ok := proxyless.PeerFrom(ctx); ok {
+		p.caller.Store(&caller)
+	}
 	if in.GetName() == "slowly" {
 		<-ctx.Done()
 		return nil, ctx.Err()
