@@ -66,21 +66,20 @@ func testIstiodReplicas(t *testing.T) {
 	replica, err := l.AddIstiod(within(t, 30*time.Second))
 	must(t, err)
 	t.Cleanup(replica.Stop)
-	m := joinConsumer(t, l, "replicas", func(c *proxyless.Config) {
-		c.ControlPlanes = []string{l.Istiod.Secure(), replica.Secure()}
-	})
+	both := func(c *proxyless.Config) { c.ControlPlanes = []string{l.Istiod.Secure(), replica.Secure()} }
+	m := joinConsumer(t, l, "replicas", both)
 	client := refer(t, m, "greeter")
 	ready(t, m)
 	calls := drive(t, client)
 
 	l.Istiod.Kill()
 	startAgain(t, l)
-	second := startProvider(t, l, "replicas", "greeter-2", greeters)
+	second := startProvider(t, l, "replicas", "greeter-2", greeters, both)
 	calls.reaches(t, first.IP.String(), second.IP.String())
 
 	must(t, l.Istiod.Start(within(t, 30*time.Second)))
 	replica.Kill()
-	third := startProvider(t, l, "replicas", "greeter-3", greeters)
+	third := startProvider(t, l, "replicas", "greeter-3", greeters, both)
 	calls.reaches(t, first.IP.String(), second.IP.String(), third.IP.String())
 	calls.stop()
 	calls.expectNoneLost(t, "while one replica after the other was killed")
