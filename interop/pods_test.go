@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +96,11 @@ func TestFirstPartyToken(t *testing.T) {
 	consumer := deployConsumer(t, l, "first-party", consumerPod("first-party", "",
 		"{name: root, mountPath: /var/run/secrets/istio}", "{name: root, configMap: {name: istio-ca-root-cert}}"))
 	must(t, lab.WaitFor(within(t, 30*time.Second), "the consumer to say what it lacks", func(context.Context) error {
-		text := readFile(t, consumer.Log)
+		written, err := os.ReadFile(consumer.Log)
+		if err != nil {
+			return err // the pod is being started
+		}
+		text := string(written)
 		for _, part := range []string{"https://kubernetes.default.svc", "istiod asks for the audience istio-ca", "mountPath: /var/run/secrets/tokens"} {
 			if !strings.Contains(text, part) {
 				return fmt.Errorf("%q is not in what it wrote: %s", part, text)
