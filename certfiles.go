@@ -49,8 +49,8 @@ func (f *fileCache[T]) get() (made T, good bool, failure error) {
 	}
 	f.stamps, f.settled = stamps, oldEnough(stamps, time.Now())
 	contents, err := readAll(f.paths)
-	if err != nil {
-		f.sum, f.failure = [sha256.Size]byte{}, err
+	if err != nil { // permissions that are given back leave the file's time as it is
+		f.settled, f.sum, f.failure = false, [sha256.Size]byte{}, err
 		return f.made, f.good, f.failure
 	}
 	sum := sumOf(contents)
