@@ -50,7 +50,9 @@ type Config struct {
 	// Default: the host of the address that is dialled.
 	ServerName string
 	// RootCertFile holds the PEM certificates that istiod's is verified with,
-	// or is [SystemRoots]. It is read again at each connect. Default
+	// or is [SystemRoots]. It is read again at each connect. Once istiod, asked for
+	// a certificate, names one of them as the mesh's root, all of the file verify
+	// the mesh's peers, too: it is the place for no others. Default
 	// /var/run/secrets/istio/root-cert.pem; XDS_ROOT_CA as for Istio's agent.
 	RootCertFile string
 	// TokenFile holds the service account token that proves who this process
