@@ -37,6 +37,8 @@ type identity struct {
 	overlap rootOverlap
 	roots   *fileCache[*trustRoots] // the watched file of roots; nil for none
 	said    string                  // which trouble was logged last, so that it is not repeated
+
+	saidOfRoots string // likewise of the file of roots
 }
 
 // credential is one certificate of this workload with what it came with. It is
@@ -198,7 +200,10 @@ func (i *identity) lookAtRoots(now time.Time) {
 	if i.roots == nil {
 		return
 	}
-	roots, good, _ := i.roots.get() // what is wrong with it is said when the authority is dialled
+	roots, good, failure := i.roots.get() // of one that was never good it is said when the authority is dialled
+	if good {
+		i.tellOfRoots(failure)
+	}
 	if !good || sameRoots(roots.list, i.overlap.file) {
 		return
 	}
@@ -210,6 +215,19 @@ func (i *identity) lookAtRoots(now time.Time) {
 			i.renewal.hurry(now)
 		}
 	}
+}
+
+// tellOfRoots logs, once for each cause, that the file of roots is not as good as
+// it was.
+func (i *identity) tellOfRoots(failure error) {
+	why := ""
+	if failure != nil {
+		why = failure.Error()
+	}
+	if why != "" && why != i.saidOfRoots {
+		i.log.Warn("the mesh's root certificates cannot be read again; those of before stay", "file", i.ca.rootFile(), keyError, why)
+	}
+	i.saidOfRoots = why
 }
 
 // renew asks for a certificate and puts it in force.

@@ -238,3 +238,17 @@ func TestAHalfWrittenRootFileIsNotTaken(t *testing.T) {
 		t.Errorf("both: %v", err)
 	}
 }
+
+// TestARootFileThatBreaksLaterIsLogged once; the roots of before stay.
+func TestARootFileThatBreaksLaterIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := beginIdentity(t)
+		roots := i.get().roots
+		replace(t, i.config.RootCertFile, i.ca.RootPEM()[:100])
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(i.log.String(), "cannot be read again"); n != 1 || i.current().roots != roots {
+			t.Errorf("logged %d times:\n%s", n, i.log)
+		}
+	})
+}
