@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -200,6 +202,29 @@ func TestKnownTokens(t *testing.T) {
 	if f.checkAt(bearer(forged), jwtNow).code == codes.OK || f.known.find((*[32]byte)(digestOf(forged))) != nil {
 		t.Error("a forged token passes, or is kept")
 	}
+}
+
+// TestKnownTokenLetsItsHeaderGo sends a small token in a large header, which must
+// not be kept for as long as the token is.
+func TestKnownTokenLetsItsHeaderGo(t *testing.T) {
+	es := signer{"ES256", "ec", ecKey()}
+	f, _ := readJWT(t, rawJWT(rawNeeds("p0"), rawProvider("one", jwks(es.jwk("")))))
+	token := es.token(claimsUntil(10, ""))
+	value := "Bearer " + strings.Repeat(" ", 1<<20) + token
+	if r := f.checkAt(callWith("authorization", value), jwtNow); r.code != codes.OK {
+		t.Fatalf("refused: %+v", r)
+	}
+	kept := f.known.find((*[32]byte)(digestOf(token)))
+	if kept == nil {
+		t.Fatal("it is not known")
+	}
+	from := uintptr(unsafe.Pointer(unsafe.StringData(value)))
+	for name, text := range map[string]string{"signed": kept.signed.signed, "encoded": kept.signed.encoded} {
+		if at := uintptr(unsafe.Pointer(unsafe.StringData(text))); from <= at && at < from+uintptr(len(value)) {
+			t.Errorf("%s is a part of the header", name)
+		}
+	}
+	runtime.KeepAlive(value)
 }
 
 // TestKnownTokenAllocates holds a call with a token that is known to what it

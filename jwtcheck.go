@@ -237,7 +237,9 @@ func (e *tokenEvaluation) read(token string) *tokenReading {
 		return r
 	}
 	var err error
-	if r.signed, err = parseSignedToken(token); err != nil {
+	// What is kept of it must not keep the header that it was found in, which
+	// may be much longer.
+	if r.signed, err = parseSignedToken(strings.Clone(token)); err != nil {
 		r.failure = signatureFailures[err]
 		return r
 	}
