@@ -23,7 +23,8 @@ type AuditRecord struct {
 	// AuthorizationPolicy, or CUSTOM, whose external authorizer is not asked:
 	// what it is about is refused; JWT for RequestAuthentication; "shadow ALLOW"
 	// and "shadow DENY" for policies under dry run, which would have refused the
-	// call. Empty where the listener as a whole cannot be evaluated.
+	// call. Empty where the listener as a whole cannot be evaluated, and
+	// where grpc.Creds of the user's do not do what the mesh asks.
 	Action string
 	// Policy is the name that istiod gave the rule, such as
 	// ns[orders]-policy[viewers]-rule[0], or orders-viewers-0 in the lean view.

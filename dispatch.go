@@ -230,15 +230,20 @@ func (x *exportSet) sortedMethods() []*exportMethod {
 	return slices.SortedFunc(maps.Values(x.methods), func(a, b *exportMethod) int { return cmp.Compare(a.name, b.name) })
 }
 
+// judge asks whether a call may come in, as gate.judge does. Health checks are
+// answered even while every other call is refused.
+func (x *exportSet) judge(ctx context.Context, method string) (context.Context, error) {
+	own, err := x.gate.judge(ctx, method)
+	if err == nil && x.name != healthInterface {
+		err = x.gate.refused(cmp.Or(own, ctx), x.refuse, method)
+	}
+	return own, err
+}
+
 // choose finds the export that a call means by its headers. It runs once per
 // call (twice for a stream whose exports differ in their ServiceDesc), takes no
 // lock and allocates nothing unless it fails.
 func (x *exportSet) choose(ctx context.Context) (*export, error) {
-	if x.name != healthInterface { // which answers even while every other call is refused
-		if err := refused(x.refuse); err != nil {
-			return nil, err
-		}
-	}
 	if x.anyVersion {
 		return x.exports[0], nil
 	}
@@ -304,7 +309,7 @@ func (m *exportMethod) serveUnary(_ any, ctx context.Context, decode func(any) e
 			reply, err = nil, m.set.panicked(ctx, m.path, value)
 		}
 	}()
-	if judged, err := m.set.gate.judge(ctx, m.path); err != nil {
+	if judged, err := m.set.judge(ctx, m.path); err != nil {
 		return nil, err
 	} else if judged != nil {
 		ctx = judged
@@ -372,7 +377,7 @@ func (x *exportSet) serveChosen(stream grpc.ServerStream, method string, handler
 			err = x.panicked(stream.Context(), method, value)
 		}
 	}()
-	judged, err := x.gate.judge(stream.Context(), method)
+	judged, err := x.judge(stream.Context(), method)
 	if err != nil {
 		return err
 	}
@@ -388,15 +393,6 @@ func (x *exportSet) serveChosen(stream grpc.ServerStream, method string, handler
 	err = handler(e.impl, stream)
 	x.load.end(load, err, stream.SetTrailer)
 	return err
-}
-
-// refused is an error where no call may be served. The reason is for the log,
-// and never for who calls.
-func refused(reason *atomic.Pointer[Error]) error {
-	if reason == nil || reason.Load() == nil {
-		return nil
-	}
-	return errDenied
 }
 
 // incomingKey is the context key under which package metadata keeps what a call

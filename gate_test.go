@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +135,7 @@ type gated struct {
 	gate   *gate
 	counts *counters
 	log    *testLog
+	audits chan AuditRecord // the first few
 	addr   string
 	stop   context.CancelFunc
 	done   chan error
@@ -150,12 +152,19 @@ func gatedConfig() *Config {
 func serveGated(t testing.TB, cfg *Config, p *portPolicy, impl *talker, opts ...grpc.ServerOption) *gated {
 	t.Helper()
 	records, log := newTestLog()
-	r := &gated{counts: new(counters), log: records, done: make(chan error, 1)}
-	r.gate = newGate(cfg, log, r.counts, &secretStore{}, nil, &plainPeers{})
+	r := &gated{counts: new(counters), log: records, audits: make(chan AuditRecord, 100), done: make(chan error, 1)}
+	audit := newAuditor(log, func(a AuditRecord) {
+		select {
+		case r.audits <- a:
+		default:
+		}
+	}, r.counts)
+	t.Cleanup(audit.close)
+	r.gate = newGate(cfg, log, r.counts, &secretStore{}, audit, &plainPeers{})
 	if p != nil {
 		r.gate.govern(p)
 	}
-	r.Server = newServer(cfg, log, newLifecycle(log), serverHooks{gate: r.gate}, opts)
+	r.Server = newServer(cfg, log, newLifecycle(log), serverHooks{gate: r.gate, refuse: new(atomic.Pointer[Error])}, opts)
 	r.RegisterService(talkDesc, impl)
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -411,10 +420,59 @@ func TestOwnCredentialsAreJudged(t *testing.T) {
 					t.Errorf("%v, want %v", err, tt.want)
 				}
 			}
-			if log := s.log.String(); tt.want == codes.PermissionDenied && !strings.Contains(log, "grpc.Creds") {
+			if tt.want != codes.PermissionDenied {
+				return
+			}
+			if log := s.log.String(); !strings.Contains(log, "grpc.Creds") {
 				t.Errorf("the log does not say why:\n%s", log)
 			}
+			s.isAudited(t, 2, "/"+talkInterface+"/Say", "")
 		})
+	}
+}
+
+// isAudited wants so many calls to be recorded as refused, by no policy but for
+// a reason, and to be counted once each.
+func (s *gated) isAudited(t testing.TB, calls int, method, reason string) {
+	t.Helper()
+	for range calls {
+		select {
+		case a := <-s.audits:
+			if a.Code != codes.PermissionDenied || a.Method != method || a.Policy != "" || a.Action != "" || a.Reason == "" || !strings.Contains(a.Reason, reason) ||
+				!a.Address.IsValid() || !a.Refused() {
+				t.Errorf("record %+v", a)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("a call was refused without a record")
+		}
+	}
+	if n := s.counts.denied.Load(); n != uint64(calls) || len(s.audits) > 0 {
+		t.Errorf("%d calls are counted of %d, %d more records", n, calls, len(s.audits))
+	}
+}
+
+// TestRefusedListenerIsAudited has a listener that was never understood refuse
+// calls of each way in.
+func TestRefusedListenerIsAudited(t *testing.T) {
+	m := newGateMesh(t)
+	s := serveGated(t, gatedConfig(), m.strict(), whoCalls())
+	conn := dialGated(t, s.addr, m.caller(t))
+	if _, err := talkSay(t.Context(), conn, "Say", "x"); err != nil {
+		t.Fatal(err)
+	}
+	s.hooks.refuse.Store(&Error{Stage: StageProvider, Reason: "a field that is not known", Code: codes.PermissionDenied})
+	for method, call := range map[string]func() error{
+		"/" + talkInterface + "/Say":  func() error { _, err := talkSay(t.Context(), conn, "Say", "x"); return err },
+		"/" + talkInterface + "/Chat": func() error { _, err := talkStream(t.Context(), conn, "Chat", "x"); return err },
+		"/org.x.None/None": func() error {
+			return conn.Invoke(t.Context(), "/org.x.None/None", wrapperspb.String(""), new(wrapperspb.StringValue))
+		},
+	} {
+		s.counts.denied.Store(0)
+		if err := call(); status.Code(err) != codes.PermissionDenied || strings.Contains(err.Error(), "not known") {
+			t.Errorf("%s: %v", method, err)
+		}
+		s.isAudited(t, 1, method, "a field that is not known")
 	}
 }
 

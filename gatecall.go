@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"context"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -42,6 +43,43 @@ func (g *gate) judge(ctx context.Context, method string) (context.Context, error
 		return nil, nil
 	}
 	return g.ask(ctx, chain, &c.facts, method)
+}
+
+// refused says that no call may be served, where that is so: the listener could
+// never be understood. The reason is for the audit record, and never for who
+// calls.
+func (g *gate) refused(ctx context.Context, reason *atomic.Pointer[Error], method string) error {
+	if reason == nil {
+		return nil
+	}
+	why := reason.Load()
+	if why == nil {
+		return nil
+	}
+	if g != nil {
+		g.deny(method, factsFrom(ctx), why.Reason)
+	}
+	return errDenied
+}
+
+// factsFrom is what is known of a handler's caller.
+func factsFrom(ctx context.Context) *peerFacts {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	if addr, ok := p.LocalAddr.(*gateAddr); ok {
+		return &addr.conn.facts
+	}
+	return &peerFacts{remote: addrPortOf(p.Addr), local: addrPortOf(p.LocalAddr)}
+}
+
+// deny notes a call that no filter was asked about, since it is refused
+// whatever they say.
+func (g *gate) deny(method string, facts *peerFacts, reason string) {
+	if g.audit != nil {
+		g.audit.report(method, &callFacts{peer: facts}, &ruling{code: codes.PermissionDenied, reason: reason})
+	}
 }
 
 // ask asks the filters of a chain.

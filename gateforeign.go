@@ -53,7 +53,7 @@ func (g *gate) judgeForeign(ctx context.Context, p *peer.Peer, method string) (c
 	}
 	j := g.foreignJudgment(ctx, policy, p)
 	if j.err != nil {
-		g.counts.denied.Add(1)
+		g.deny(method, &j.facts, j.err.Error())
 		g.hushed.say(j.err.Error(), func(more uint64) {
 			g.log.Error("calls are refused: grpc.Creds among the server options do not do what the mesh asks for",
 				keyError, j.err.Error(), "not_logged_before", more, "advice", adviceOwnCreds)

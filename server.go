@@ -496,7 +496,7 @@ func (s *Server) guardStream(impl any, stream grpc.ServerStream, info *grpc.Stre
 	if err != nil {
 		return err
 	}
-	if err := refused(s.hooks.refuse); err != nil {
+	if err := s.hooks.gate.refused(stream.Context(), s.hooks.refuse, info.FullMethod); err != nil {
 		return err
 	}
 	return handler(impl, inContext(stream, ctx))
