@@ -431,6 +431,49 @@ func TestOwnCredentialsAreJudged(t *testing.T) {
 	}
 }
 
+// TestOwnCredentialsProveNobodyToTheMesh: a caller that the user's credentials
+// verified is one of the mesh's only where the mesh's roots say so.
+func TestOwnCredentialsProveNobodyToTheMesh(t *testing.T) {
+	m, elsewhere := newGateMesh(t), meshtest.NewAuthority(t)
+	stranger, err := elsewhere.Issue(testCallerID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h2 := func(c *tls.Config) { c.NextProtos = []string{"h2"} }
+	foreign := m.caller(t, h2, func(c *tls.Config) {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &stranger, nil }
+	})
+	rules := m.strict()
+	rules.rules.inbound[0].filters = []inboundFilter{{access: &accessFilter{rules: &accessRules{action: accessDeny}}}}
+	for name, tt := range map[string]struct {
+		auth   tls.ClientAuthType
+		roots  *x509.CertPool
+		caller credentials.TransportCredentials
+		policy *portPolicy
+		want   string
+	}{
+		"the mesh asks nothing":           {tls.RequireAndVerifyClientCert, elsewhere.Roots(), foreign, noPolicy, ""},
+		"the mesh asks nothing of ours":   {tls.RequireAndVerifyClientCert, m.authority.Roots(), m.caller(t, h2), noPolicy, ""},
+		"verified by the mesh":            {tls.RequireAndVerifyClientCert, m.authority.Roots(), m.caller(t, h2), m.strict(), testCallerID},
+		"verified by the mesh alone":      {tls.RequireAnyClientCert, nil, m.caller(t, h2), m.strict(), testCallerID},
+		"verified by the mesh, and rules": {tls.RequireAnyClientCert, nil, m.caller(t, h2), rules, testCallerID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen Peer
+			impl := &talker{say: func(ctx context.Context, _ string) (string, error) { seen, _ = PeerFrom(ctx); return "", nil }}
+			s := serveGated(t, gatedConfig(), tt.policy, impl, grpc.Creds(credentials.NewTLS(&tls.Config{
+				Certificates: []tls.Certificate{m.issue(t, testServerID)}, ClientAuth: tt.auth, ClientCAs: tt.roots, NextProtos: []string{"h2"},
+			})))
+			if _, err := talkSay(t.Context(), dialGated(t, s.addr, tt.caller), "Say", "x"); err != nil {
+				t.Fatal(err)
+			}
+			if !seen.Encrypted || seen.ID != tt.want || seen.Verified != (tt.want != "") || (seen.Certificate != nil) != seen.Verified {
+				t.Errorf("the handler sees %q, verified %v, encrypted %v", seen.ID, seen.Verified, seen.Encrypted)
+			}
+		})
+	}
+}
+
 // isAudited wants so many calls to be recorded as refused, by no policy but for
 // a reason, and to be counted once each.
 func (s *gated) isAudited(t testing.TB, calls int, method, reason string) {

@@ -71,6 +71,9 @@ func factsFrom(ctx context.Context) *peerFacts {
 	if addr, ok := p.LocalAddr.(*gateAddr); ok {
 		return &addr.conn.facts
 	}
+	if proven, ok := ctx.Value(provenKey{}).(*peerFacts); ok {
+		return proven
+	}
 	return &peerFacts{remote: addrPortOf(p.Addr), local: addrPortOf(p.LocalAddr)}
 }
 

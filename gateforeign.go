@@ -60,11 +60,24 @@ func (g *gate) judgeForeign(ctx context.Context, p *peer.Peer, method string) (c
 		})
 		return nil, errDenied
 	}
-	if j.chain.failure == "" && len(j.chain.filters) == 0 {
-		return nil, nil
+	var own context.Context
+	if j.facts.verified {
+		own = context.WithValue(ctx, provenKey{}, &j.facts)
+		ctx = own
 	}
-	return g.ask(ctx, j.chain, &j.facts, method)
+	if j.chain.failure == "" && len(j.chain.filters) == 0 {
+		return own, nil
+	}
+	judged, err := g.ask(ctx, j.chain, &j.facts, method)
+	if err == nil && judged == nil {
+		judged = own
+	}
+	return judged, err
 }
+
+// provenKey is the context key of the *peerFacts of a caller whose certificate
+// was verified with the mesh's roots, and not by the gate.
+type provenKey struct{}
 
 func orNoAddr(a net.Addr) net.Addr {
 	if a == nil {

@@ -18,7 +18,9 @@ type Peer struct {
 	// Encrypted says that the connection speaks TLS.
 	Encrypted bool
 	// Verified says that the caller showed a certificate which was verified
-	// with the mesh's roots. All that follows but Claims is empty without.
+	// with the mesh's roots. All that follows but Claims is empty without. What
+	// grpc.Creds of the user's verified with roots of their own is not: see
+	// gRPC's peer.FromContext for that.
 	Verified bool
 	// ID is the SPIFFE id of the certificate, spiffe://domain/ns/namespace/sa/account,
 	// whose parts are the next three. It is empty for a certificate without
@@ -56,12 +58,9 @@ func PeerFrom(ctx context.Context) (Peer, bool) {
 	p.claims, _ = ctx.Value(claimsKey{}).(*tokenClaimSet)
 	info, isTLS := from.AuthInfo.(credentials.TLSInfo)
 	p.Encrypted = isTLS
-	if addr, ok := from.LocalAddr.(*gateAddr); ok && addr.conn.facts.verified {
+	if facts := factsFrom(ctx); facts.verified {
 		p.Verified = true
 		p.identify(info.State.PeerCertificates[0])
-	} else if !ok && isTLS && len(info.State.VerifiedChains) > 0 { // by the user's own credentials
-		p.Verified = true
-		p.identify(info.State.VerifiedChains[0][0])
 	}
 	return p, true
 }
