@@ -84,7 +84,7 @@ func handshake(t testing.TB, address string, c *certificate) (string, error) {
 // ever new: none fails, and the authority is not asked more often than needed.
 func TestRenewal(t *testing.T) {
 	l := suite.Lab(t)
-	short := func(c *proxyless.Config) { c.Identity.Lifetime = 8 * time.Second }
+	short := func(c *proxyless.Config) { c.Identity.Lifetime = 4 * time.Second }
 	labels := map[string]string{"app": "renewed", tlsMode: "istio"}
 	p := startPod(t, l, lab.WorkloadSpec{Namespace: renewingNamespace, Name: "renewed", Account: "provider", Labels: labels}, short)
 	withManifest(t, l, service(renewingNamespace, "renewed", "renewed", grpcPort)+strict(renewingNamespace, "renewed")+`---
