@@ -102,15 +102,15 @@ HttpConnectionManager envoy.extensions.filters.network.http_connection_manager.v
  36 request_id_extension -
  37 always_set_request_id_in_response -
  38 local_reply_config !
- 39 strip_matching_host_port -
+ 39 strip_matching_host_port =
  40 stream_error_on_invalid_http_message -
  41 request_headers_timeout -
- 42 strip_any_host_port -
+ 42 strip_any_host_port =
  43 path_normalization_options -
  44 http3_protocol_options -
  45 path_with_escaped_slashes_action -
  46 original_ip_detection_extensions[*] TypedExtensionConfig
- 47 strip_trailing_host_dot -
+ 47 strip_trailing_host_dot =
  48 scheme_header_transformation -
  49 proxy_status_config -
  50 typed_header_validation_config -

@@ -234,6 +234,50 @@ func TestRuleSays(t *testing.T) {
 	}
 }
 
+// TestRulesOnAStrippedAuthority has proxies remove a part of :authority before
+// rules are held against it: what is left is not known here, so that rules on it
+// cannot tell.
+func TestRulesOnAStrippedAuthority(t *testing.T) {
+	for name, test := range map[string]struct {
+		number protowire.Number
+		value  uint64
+		field  string
+	}{
+		"none":                  {0, 0, ""},
+		"not the matching port": {39, 0, ""},
+		"the matching port":     {39, 1, "strip_matching_host_port"},
+		"any port":              {42, 1, "strip_any_host_port"},
+		"the dot":               {47, 1, "strip_trailing_host_dot"},
+	} {
+		for _, header := range []string{":authority", "Host", "x-user"} {
+			t.Run(name+" "+header, func(t *testing.T) {
+				deny := rawAccess(rawProto{}.msg(4, rawProto{}.text(1, header).msg(13, rawText(1, "orders.shop"))), rawAny)
+				filter := rawFilter("rbac", typeRBAC, rawProto{}.msg(1, rawRules(actionDeny, map[string]rawProto{"p": deny})))
+				manager := rawManager(filter, rawRouter)
+				if test.number != 0 {
+					manager = manager.num(test.number, test.value)
+				}
+				got, err := decodeResource(kindListener, []byte(rawInbound(rawChain("c", manager, ""))))
+				if err != nil {
+					t.Fatal(err)
+				}
+				gap := test.field != "" && header != "x-user"
+				want := codes.OK
+				if gap {
+					want = codes.PermissionDenied
+				}
+				if r := got.value.(*listener).inbound[0].authorize(rulesCall()); r.code != want {
+					t.Errorf("a call for orders.shop:50052 gets %+v, want %s", r, want)
+				}
+				noted := strings.Join(got.ignored, " ")
+				if (test.field == "") != (noted == "") || !strings.Contains(noted, test.field) || strings.Contains(noted, "permissions.header (:authority)") != gap {
+					t.Errorf("noted %q", noted)
+				}
+			})
+		}
+	}
+}
+
 // TestRulesFailClosed has policies that cannot be evaluated, by what is in them
 // and by what the call is: they allow nothing and deny everything.
 func TestRulesFailClosed(t *testing.T) {

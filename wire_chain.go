@@ -320,6 +320,9 @@ func (d *decoding) inboundHTTP(x extension, chain *filterChain, lean bool) error
 	if err != nil {
 		return err
 	}
+	for _, field := range m.strips {
+		d.ignore(field)
+	}
 	for j := range m.filters {
 		switch f := &m.filters[j]; {
 		case f.config.name == typeFault:

@@ -155,10 +155,15 @@ type connectionManager struct {
 	options []byte // common_http_protocol_options
 
 	streamIdle, requestTimeout []byte
-	hops                       uint64 // xff_num_trusted_hops
-	addressed                  bool   // original_ip_detection_extensions
-	useRemote                  []byte // use_remote_address
+	hops                       uint64   // xff_num_trusted_hops
+	addressed                  bool     // original_ip_detection_extensions
+	useRemote                  []byte   // use_remote_address
+	strips                     []string // the fields that have a part of :authority removed before the filters see it
 }
+
+// stripping are the fields that have a port, or a dot at the end, removed from
+// the :authority of a call.
+var stripping = unapplied{39: "strip_matching_host_port", 42: "strip_any_host_port", 47: "strip_trailing_host_dot"}
 
 // checkAPI wants what gRPC wants of an API listener (gRFC A39, A41).
 func (m *connectionManager) checkAPI() error {
@@ -207,6 +212,10 @@ func (d *decoding) connectionManager(x extension) (m connectionManager, err erro
 			c.message("request_timeout", &m.requestTimeout)
 		case 35:
 			c.message("common_http_protocol_options", &m.options)
+		case 39, 42, 47:
+			if field := stripping[c.num]; c.scalar(field) != 0 {
+				m.strips = append(m.strips, field)
+			}
 		case 46:
 			m.addressed = true
 		}

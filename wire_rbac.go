@@ -23,7 +23,7 @@ func (d *decoding) callAccess(f *listenerFilter, m *connectionManager, chain *fi
 	if err != nil {
 		return inField("use_remote_address", err)
 	}
-	r := ruleReader{hops: int(min(m.hops, 1<<16)), origin: m.addressed, tokens: !lean || chain.hasTokens()}
+	r := ruleReader{hops: int(min(m.hops, 1<<16)), origin: m.addressed, tokens: !lean || chain.hasTokens(), stripped: len(m.strips) > 0}
 	if use != 0 {
 		r.hops--
 	}

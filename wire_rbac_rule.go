@@ -14,6 +14,7 @@ type ruleReader struct {
 	hops       int       // how many proxies are trusted to have written x-forwarded-for; -1 is not to look at it
 	origin     bool      // the address of a call comes from an extension
 	tokens     bool      // what tokens say is known
+	stripped   bool      // a part of :authority would have been removed
 	side       string    // permissions or principals
 	gaps       *[]string // accessPolicy.gaps
 }
@@ -215,7 +216,7 @@ func (r ruleReader) header(b []byte) (accessRule, error) {
 		return r.gap("header." + never), nil
 	case r.connection:
 		return accessRule{value: judged(h.judge("", false))}, nil
-	case unseenHeaders[h.name] || strings.HasSuffix(h.name, "-bin"):
+	case unseenHeaders[h.name] || r.stripped && h.name == ":authority" || strings.HasSuffix(h.name, "-bin"):
 		return r.gap("header (" + h.name + ")"), nil
 	}
 	return accessRule{kind: ruleHeader, header: h}, nil
