@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -119,5 +120,26 @@ func TestNobodyIsLetInBeforePolicyCame(t *testing.T) {
 	}
 	if list := g.mesh.PlainTextPeers(); len(list) != 1 || list[0].Calls != 1 || g.mesh.Stats().ConnectionsPlain != 1 {
 		t.Errorf("plain text peers %+v of %+v", list, g.mesh.Stats())
+	}
+}
+
+// TestHealthWatchersLearnOfTheFirstCertificate: nothing else asks how ready the
+// provider is.
+func TestHealthWatchersLearnOfTheFirstCertificate(t *testing.T) {
+	m := newSecuredMesh(t)
+	m.authority.Fail(errors.New("not today"))
+	m.cp.SetInbound(anyOfLocal, meshtest.Inbound{Permissive: true})
+	g := startGuarded(m)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	watch, err := healthpb.NewHealthClient(g.conn).Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{healthpb.HealthCheckResponse_NOT_SERVING, healthpb.HealthCheckResponse_SERVING} {
+		if got, err := watch.Recv(); err != nil || got.Status != want {
+			t.Fatalf("watched %v, %v; want %v", got, err, want)
+		}
+		m.authority.Fail(nil)
 	}
 }

@@ -24,6 +24,7 @@ type identity struct {
 	wanted chan struct{}  // closed by the first want
 	got    chan struct{}  // closed when there is a first certificate
 	done   chan struct{}  // closed when run returns
+	turned func()         // called by run, with no lock held, when there is a certificate of use and was none, or the reverse; set before run, nil in tests
 
 	once sync.Once // of want
 
@@ -37,6 +38,7 @@ type identity struct {
 	overlap rootOverlap
 	roots   *fileCache[*trustRoots] // the watched file of roots; nil for none
 	said    string                  // which trouble was logged last, so that it is not repeated
+	useful  bool                    // as turned was told last
 
 	saidOfRoots string // likewise of the file of roots
 }
@@ -49,6 +51,9 @@ type credential struct {
 	roots       *trustRoots      // what the mesh's certificates are verified with, those of before included while they overlap
 	received    time.Time
 }
+
+// expired says that peers refuse the certificate.
+func (c *credential) expired(now time.Time) bool { return now.After(c.certificate.Leaf.NotAfter) }
 
 func newIdentity(config *Config, log *slog.Logger, counts *counters, readFile func(string) ([]byte, error)) *identity {
 	i := &identity{
@@ -129,8 +134,8 @@ func (i *identity) trouble() *Error {
 		}
 		return problem
 	}
-	end := c.certificate.Leaf.NotAfter
-	if now := time.Now(); now.After(end) {
+	if now := time.Now(); c.expired(now) {
+		end := c.certificate.Leaf.NotAfter
 		e := &Error{Stage: StageIdentity, Resource: c.id, Reason: fmt.Sprintf("the certificate expired at %s, %s ago, and there is no new one", stamp(end), between(end, now))}
 		if problem != nil {
 			e.Reason += ": " + problem.Reason
@@ -163,9 +168,28 @@ func (i *identity) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			timer.Reset(time.Until(step(ctx)))
+			timer.Reset(time.Until(i.heed(step(ctx))))
 		}
 	}
+}
+
+// heed tells when the certificate came, ended and came again. It wakes run at
+// the certificate's end, where that is before the next step.
+func (i *identity) heed(again time.Time) time.Time {
+	c, now := i.current(), time.Now()
+	useful := c != nil && !c.expired(now)
+	if useful != i.useful {
+		i.useful = useful
+		if i.turned != nil {
+			i.turned()
+		}
+	}
+	if useful {
+		if end := c.certificate.Leaf.NotAfter.Add(time.Millisecond); end.Before(again) {
+			return end
+		}
+	}
+	return again
 }
 
 // lookPause is how often files are looked at, and the calendar.
@@ -315,7 +339,7 @@ func (i *identity) fail(trouble *Error) {
 	// Not the reason: it may tell the time, and would be news at each attempt.
 	key := trouble.Resource + trouble.Advice
 	c := i.current()
-	if c != nil && time.Now().After(c.certificate.Leaf.NotAfter) {
+	if c != nil && c.expired(time.Now()) {
 		key += "expired"
 	}
 	if key == i.said {
@@ -325,7 +349,7 @@ func (i *identity) fail(trouble *Error) {
 	switch {
 	case c == nil:
 		i.log.Warn("there is no certificate for this workload yet; trying again", keyError, trouble.Error())
-	case time.Now().After(c.certificate.Leaf.NotAfter):
+	case c.expired(time.Now()):
 		i.log.Error("this workload's certificate has expired and is not renewed: peers refuse it", keyError, i.trouble().Error())
 	default:
 		i.log.Warn("this workload's certificate is not renewed; the old one stays", keyError, trouble.Error(), "until", stamp(c.certificate.Leaf.NotAfter))

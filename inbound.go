@@ -80,8 +80,17 @@ func (m *Mesh) inboundAnswered(in *inbound) bool {
 // empty for nothing.
 func (m *Mesh) inboundTrouble(in *inbound) string {
 	p := in.gate.policy.Load()
-	if p == nil || p.rules == nil || !p.rules.needsWorkload() || m.identity.current() != nil {
+	if p == nil || p.rules == nil || !p.rules.needsWorkload() {
 		return ""
+	}
+	if c := m.identity.current(); c != nil {
+		if !c.expired(time.Now()) || p.rules.takesPlainText() {
+			return ""
+		}
+		if trouble := m.identity.trouble(); trouble != nil {
+			return fmt.Sprintf("the mesh demands mutual TLS: %v", trouble)
+		}
+		return "" // it was renewed just now
 	}
 	if !m.identity.available() {
 		if p.rules.takesPlainText() {

@@ -79,6 +79,7 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 	m.life = newLifecycle(m.log)
 	m.life.setReferences(m.references)
 	m.identity = newIdentity(&m.config, m.log, &m.counts, readSmallFile)
+	m.identity.turned = m.life.refresh // providers depend on it, and those who watch gRPC's health service
 	m.secrets = newSecretStore(m.identity, cfg.providers, m.log)
 	m.table.secrets = m.secrets
 	if err := m.openQoS(); err != nil {

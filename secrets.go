@@ -59,7 +59,7 @@ func (s *secretStore) certificate(ctx context.Context, ref *secretRef) (*tls.Cer
 		if err != nil {
 			return nil, err
 		}
-		if time.Now().After(c.certificate.Leaf.NotAfter) {
+		if c.expired(time.Now()) {
 			if trouble := s.workload.trouble(); trouble != nil {
 				return nil, trouble
 			}
