@@ -1,6 +1,9 @@
 package proxyless
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // discoveryType is Cluster.cluster_discovery_type: where the endpoints come from.
 type discoveryType uint8
@@ -97,6 +100,13 @@ func (s socketLabels) match(asked socketLabels) bool {
 
 // secured says that connections may be encrypted.
 func (c *cluster) secured() bool { return c.tls != nil || len(c.sockets) > 0 }
+
+// trusting says that some of the endpoints are spoken to in TLS and need not
+// prove who they are.
+func (c *cluster) trusting() bool {
+	anybody := func(t *tlsContext) bool { return t != nil && t.failure == "" && !t.verifies() }
+	return anybody(c.tls) || slices.ContainsFunc(c.sockets, func(m socketMatch) bool { return anybody(m.tls) })
+}
 
 // contextFor is the context for an endpoint with labels; nil is plain text.
 func (c *cluster) contextFor(labels socketLabels) *tlsContext {

@@ -241,11 +241,18 @@ func (m *Mesh) publish(out outcome) {
 	}
 }
 
-// tell logs, once each, what was rejected and what is not applied.
+// tell logs, once each, what was rejected, what is not applied, and where
+// endpoints need not prove who they are.
 func (m *Mesh) tell(r *resourceState) {
 	if r.rejection != "" {
 		m.tellOnce(r.kind.String()+r.name+r.rejection, func() {
 			m.log.Error("resource rejected; the last good one, if any, stays", "kind", r.kind.String(), "resource", r.name, keyError, r.rejection)
+		})
+	}
+	if c, _ := r.value.(*cluster); c != nil && c.trusting() {
+		m.tellOnce("trusting "+c.name, func() {
+			m.log.Warn("every certificate is accepted of this cluster's endpoints, as the mesh says: they may be anybody", "cluster", c.name,
+				"advice", "name caCertificates in the DestinationRule, in place of insecureSkipVerify")
 		})
 	}
 	for _, field := range r.ignored {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -37,13 +38,8 @@ type secured struct {
 	inv  *proxyless.Invoker
 }
 
-// beginSecured lets a consumer refer to echo. Its certificate comes from the
+// beginSecuredBy lets a consumer refer to echo. Its certificate comes from the
 // authority.
-func beginSecured(t *testing.T, s meshtest.Service, change ...func(*proxyless.Config)) *secured {
-	t.Helper()
-	return beginSecuredBy(t, meshtest.NewAuthority(t), s, change...)
-}
-
 func beginSecuredBy(t *testing.T, ca *meshtest.Authority, s meshtest.Service, change ...func(*proxyless.Config)) *secured {
 	t.Helper()
 	x := &secured{t: t, ca: ca}
@@ -61,6 +57,24 @@ func beginSecuredBy(t *testing.T, ca *meshtest.Authority, s meshtest.Service, ch
 	x.mesh = join(t, cfg)
 	x.inv = refer(t, x.mesh, proxyless.Port(testPort))
 	return x
+}
+
+// logText is a log that is read while it is written.
+type logText struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // called is what a provider saw of its connections and callers.
@@ -284,6 +298,37 @@ func TestModesOfADestinationRule(t *testing.T) {
 			provider.by(t, test.caller)
 			if test.sni != "" && *provider.sni.Load() != test.sni {
 				t.Errorf("asks for %q, want %q", *provider.sni.Load(), test.sni)
+			}
+		})
+	}
+}
+
+// TestATrustingClusterIsLoggedOnce: whoever lets every certificate pass is told,
+// once however often the cluster comes, and nobody else.
+func TestATrustingClusterIsLoggedOnce(t *testing.T) {
+	ca := meshtest.NewAuthority(t)
+	for name, test := range map[string]struct {
+		rule meshtest.TLSSettings
+		want int
+	}{
+		"insecureSkipVerify": {meshtest.TLSSettings{Mode: meshtest.TLSSimple, Insecure: true}, 1},
+		"SIMPLE":             {meshtest.TLSSettings{Mode: meshtest.TLSSimple}, 0},
+		"DISABLE":            {meshtest.TLSSettings{Mode: meshtest.TLSDisable}, 0},
+		"ISTIO_MUTUAL":       {meshtest.TLSSettings{Mode: meshtest.TLSIstioMutual}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log logText
+			s := clusterIP(echoService(serveTLS(t, ca, "it", issue(t, ca, aliceID)).endpoint), aliceID)
+			s.Traffic = &meshtest.TrafficPolicy{TLS: &test.rule}
+			x := beginSecuredBy(t, ca, s, func(c *proxyless.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			say(t.Context(), x.inv) // fails in some modes, once the cluster came
+			s.Traffic.Connections = &meshtest.ConnectionPool{MaxRequestsPerConnection: 1000} // the cluster comes again
+			x.cp.SetService(s)
+			if err := x.cp.WaitSettled(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := log.String(); strings.Count(got, "every certificate is accepted") != test.want || test.want > 0 && !strings.Contains(got, "cluster=outbound|50052||echo.demo.svc.cluster.local") {
+				t.Errorf("logged:\n%s", got)
 			}
 		})
 	}
