@@ -363,6 +363,15 @@ func (c *cell) problem() string {
 	return "failed"
 }
 
+// advice is what to do about a failure to connect; empty where there was none,
+// or it says that itself.
+func (c *cell) advice() string {
+	if err := c.failure.Load(); err != nil && cellState(c.state.Load()) == cellFailed {
+		return connectAdvice(*err, c.security)
+	}
+	return ""
+}
+
 // errNothingSent is what a connection that is not ready answers. It reaches
 // the Invoker as this very value, which proves that nothing was sent, so that
 // another endpoint may be tried whatever the call does.

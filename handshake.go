@@ -33,7 +33,7 @@ func (s *secretStore) verifyPeer(ctx context.Context, t *tlsContext, chain []*x5
 			return errors.New("there are no roots to verify the peer's certificate with")
 		}
 		if err := roots.verify(chain, usage, now); err != nil {
-			return fmt.Errorf("the peer's certificate, for %s, is not trusted: %w", presented(chain[0]), err)
+			return &untrustedPeer{"the peer's certificate, for " + presented(chain[0]) + ", is not trusted", err}
 		}
 	}
 	if err := t.verifyNames(chain[0]); err != nil {
@@ -55,7 +55,7 @@ func (t *tlsContext) verifyNames(leaf *x509.Certificate) error {
 			}
 		}
 	}
-	return fmt.Errorf("the peer's certificate is for somebody else: expected %s, presented %s", t.expected(), presented(leaf))
+	return somebodyElse(t.expected(), leaf)
 }
 
 // verifyHashes asks for one of the hashes, where there are any.
@@ -81,7 +81,11 @@ func verifyHost(leaf *x509.Certificate, host string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the peer's certificate is for somebody else: expected %s, presented %s", host, presented(leaf))
+	return somebodyElse(host, leaf)
+}
+
+func somebodyElse(expected string, leaf *x509.Certificate) error {
+	return wrongPeer(fmt.Sprintf("the peer's certificate is for somebody else: expected %s, presented %s", expected, presented(leaf)))
 }
 
 // mostNamed is how many names an error has.

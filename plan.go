@@ -291,7 +291,7 @@ func (s *endpointSet) unready(p *plan) *Error {
 		return e
 	}
 	const most = 3
-	var each []string
+	var each, advice []string
 	for i := range s.listed {
 		if len(each) == most {
 			break
@@ -300,6 +300,9 @@ func (s *endpointSet) unready(p *plan) *Error {
 			each = append(each, fmt.Sprintf("%s: ejected by the mesh's outlier detection", s.endpoints[i].addr))
 		} else if c := s.slots[i].Load(); c != nil {
 			each = append(each, fmt.Sprintf("%s: %s", s.endpoints[i].addr, c.problem()))
+			if a := c.advice(); a != "" && !slices.Contains(advice, a) {
+				advice = append(advice, a)
+			}
 		}
 	}
 	if len(each) == 0 {
@@ -308,7 +311,7 @@ func (s *endpointSet) unready(p *plan) *Error {
 		return e
 	}
 	e.Reason = fmt.Sprintf("none of %d endpoints is ready: %s", s.listed, strings.Join(each, "; "))
-	e.Advice = "check that the provider listens on the Service's targetPort and that nothing blocks the way"
+	e.Advice = strings.Join(advice, "; ")
 	return e
 }
 

@@ -148,6 +148,17 @@ func issue(t *testing.T, ca *meshtest.Authority, id string, names ...string) *tl
 	return &c
 }
 
+func expired(t *testing.T, ca *meshtest.Authority) *tls.Certificate {
+	t.Helper()
+	c, err := ca.Issue(aliceID, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &c
+}
+
 func (c *called) by(t *testing.T, want string) {
 	t.Helper()
 	c.callers.Range(func(who, _ any) bool {
@@ -217,8 +228,9 @@ func TestAProviderOfAnotherIdentityIsNotCalled(t *testing.T) {
 		certificate *tls.Certificate
 		want        []string
 	}{
-		"another name":      {issue(t, ca, bobID), []string{"expected " + aliceID, "presented " + bobID}},
-		"another authority": {issue(t, meshtest.NewAuthority(t), aliceID), []string{"for " + aliceID, "is not trusted", "unknown authority"}},
+		"another name":      {issue(t, ca, bobID), []string{"expected " + aliceID, "presented " + bobID, "; see which service account"}},
+		"another authority": {issue(t, meshtest.NewAuthority(t), aliceID), []string{"for " + aliceID, "is not trusted", "unknown authority", "; see who signed"}},
+		"expired":           {expired(t, ca), []string{"is not trusted", "expired", "; see why the provider's certificate is not renewed"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrong := serveTLS(t, ca, "wrong", test.certificate)
@@ -226,11 +238,53 @@ func TestAProviderOfAnotherIdentityIsNotCalled(t *testing.T) {
 			_, err := say(t.Context(), x.inv)
 			own := problem(t, err)
 			for _, want := range append(test.want, "outbound|50052||echo.demo.svc.cluster.local", "127.0.0.1:") {
-				if own.Stage != proxyless.StageEndpoint || !strings.Contains(own.Error(), want) {
+				if own.Stage != proxyless.StageEndpoint || strings.Contains(own.Advice, "targetPort") || !strings.Contains(own.Error(), want) {
 					t.Errorf("got %v\nwant %s", own, want)
 				}
 			}
 			wrong.callers.Range(func(who, _ any) bool { t.Errorf("called by %v", who); return true })
+		})
+	}
+}
+
+// TestWhatToDoAboutAnEndpointThatIsSpokenToOtherwise: the advice is about TLS,
+// which one side speaks and the other does not, or about our certificate.
+func TestWhatToDoAboutAnEndpointThatIsSpokenToOtherwise(t *testing.T) {
+	ca := meshtest.NewAuthority(t)
+	for name, test := range map[string]struct {
+		certificate *tls.Certificate // of the provider
+		rule        *meshtest.TLSSettings
+		change      func(*proxyless.Config)
+		unreachable bool
+		advice      string
+	}{
+		"it speaks plain text":   {nil, nil, nil, false, "take the label security.istio.io/tlsMode: istio off"},
+		"it speaks TLS":          {issue(t, ca, aliceID), &meshtest.TLSSettings{Mode: meshtest.TLSDisable}, nil, false, "under PeerAuthentication STRICT"},
+		"it wants a certificate": {issue(t, ca, aliceID), &meshtest.TLSSettings{Mode: meshtest.TLSSimple, Insecure: true}, nil, false, "certificate: set tls.mode"},
+		"we have no certificate": {issue(t, ca, aliceID), &meshtest.TLSSettings{Mode: meshtest.TLSIstioMutual}, withoutIdentity, false, "Config.Identity.Disabled says so; leave it out"},
+		"nobody is there":        {nil, &meshtest.TLSSettings{Mode: meshtest.TLSDisable}, nil, true, "check that the provider listens"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			it := serveTLS(t, ca, "it", test.certificate)
+			it.endpoint.TLSMode = "istio"
+			if test.unreachable {
+				it.endpoint.Address = "127.0.0.77"
+			}
+			s := clusterIP(echoService(it.endpoint), aliceID)
+			if test.rule != nil {
+				s.Traffic = &meshtest.TrafficPolicy{TLS: test.rule}
+			}
+			change := test.change
+			if change == nil {
+				change = func(*proxyless.Config) {}
+			}
+			x := beginSecuredBy(t, ca, s, change)
+			_, err := say(t.Context(), x.inv)
+			own := problem(t, err)
+			_, said, _ := strings.Cut(own.Error(), "none of 1 endpoints is ready: ")
+			if !strings.Contains(said, test.advice) || strings.Contains(said, "nothing blocks the way") != test.unreachable {
+				t.Errorf("got %v\nwant %s", own, test.advice)
+			}
 		})
 	}
 }
@@ -321,7 +375,7 @@ func TestATrustingClusterIsLoggedOnce(t *testing.T) {
 			s := clusterIP(echoService(serveTLS(t, ca, "it", issue(t, ca, aliceID)).endpoint), aliceID)
 			s.Traffic = &meshtest.TrafficPolicy{TLS: &test.rule}
 			x := beginSecuredBy(t, ca, s, func(c *proxyless.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-			say(t.Context(), x.inv) // fails in some modes, once the cluster came
+			say(t.Context(), x.inv)                                                          // fails in some modes, once the cluster came
 			s.Traffic.Connections = &meshtest.ConnectionPool{MaxRequestsPerConnection: 1000} // the cluster comes again
 			x.cp.SetService(s)
 			if err := x.cp.WaitSettled(t.Context()); err != nil {
