@@ -34,13 +34,21 @@ type clusterParts struct {
 	matcher   bool     // transport_socket_matcher
 	common    []byte   // common_lb_config
 	upstream  []byte   // upstream_connection_options
-	names     []byte   // upstream_http_protocol_options
+	http      httpParts
+	typed     *httpParts // of an HttpProtocolOptions, in the place of all of http; nil where there is none
+	perConn   []byte
 
 	policy                                     uint64
 	balancing                                  []byte
 	roundRobin, leastRequest, ringHash, maglev []byte
-	httpOptions, http2Options, perConn         []byte // HttpProtocolOptions, and what was there before it
 	refresh                                    []byte
+}
+
+// httpParts are how a cluster's HTTP is spoken.
+type httpParts struct {
+	common []byte // common_http_protocol_options
+	http2  []byte // http2_protocol_options
+	names  []byte // upstream_http_protocol_options
 }
 
 // cluster reads an envoy.config.cluster.v3.Cluster.
@@ -82,7 +90,7 @@ func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error
 		case 10:
 			c.message("circuit_breakers", &p.breakers)
 		case 14:
-			c.message("http2_protocol_options", &p.http2Options)
+			c.message("http2_protocol_options", &p.http.http2)
 		case 16:
 			c.message("dns_refresh_rate", &p.refresh)
 		case 17:
@@ -96,7 +104,7 @@ func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error
 		case 27:
 			c.message("common_lb_config", &p.common)
 		case 29:
-			c.message("common_http_protocol_options", &p.httpOptions)
+			c.message("common_http_protocol_options", &p.http.common)
 		case 30:
 			c.message("upstream_connection_options", &p.upstream)
 		case 33:
@@ -115,7 +123,7 @@ func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error
 			d.keep(&c, "transport_socket_matches")
 			p.sockets = append(p.sockets, c.bytes("transport_socket_matches"))
 		case 46:
-			c.message("upstream_http_protocol_options", &p.names)
+			c.message("upstream_http_protocol_options", &p.http.names)
 		case 52:
 			c.message("maglev_lb_config", &p.maglev)
 		case 56:
@@ -125,6 +133,9 @@ func (d *decoding) clusterParts(b []byte, x *cluster) (p clusterParts, err error
 		default:
 			d.ignoreIf(&c, clusterUnapplied)
 		}
+	}
+	if p.typed != nil {
+		p.http = *p.typed
 	}
 	return p, c.err
 }

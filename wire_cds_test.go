@@ -217,6 +217,11 @@ func TestCluster(t *testing.T) {
 			rawCluster().msg(24, rawSocket("x", rawTLSType)).entry(36, typeHTTPOptions, rawProto{}.text(1, typePrefix+typeHTTPOptions).msg(2, rawProto{}.msg(2, rawProto{}.num(1, 1).num(2, 1)))),
 			cluster{tls: anyTLS, nameSNI: true, nameSAN: true}, nil,
 		},
+		"auto_sni, the old form beside what replaces it": {
+			rawCluster().msg(24, rawSocket("x", rawTLSType)).wrap(9, 2).msg(14, rawProto{}.wrap(2, 4)).msg(29, rawProto{}.msg(1, rawSeconds(1))).
+				entry(36, typeHTTPOptions, rawProto{}.text(1, typePrefix+typeHTTPOptions).msg(2, rawProto{}.msg(3, rawProto{}))).msg(46, rawProto{}.num(1, 1).num(2, 1)),
+			cluster{tls: anyTLS, conn: connSettings{maxRequests: 2}}, nil,
+		},
 		"auto_sni by a header": {
 			rawCluster().msg(24, rawSocket("x", rawTLSType)).msg(46, rawProto{}.num(1, 1).text(3, "x-host")),
 			cluster{tls: failing("upstream_http_protocol_options.override_auto_sni_header cannot be obeyed: the name does not change with each call"), nameSNI: true}, nil,

@@ -30,18 +30,17 @@ func (d *decoding) protocolOptions(entry []byte, p *clusterParts) error {
 }
 
 // httpOptions reads an envoy.extensions.upstreams.http.v3.HttpProtocolOptions.
-// What it says of HTTP/1 is not for gRPC; what it says comes in place of the
-// older fields.
+// What it says of HTTP/1 is not for gRPC.
 func (d *decoding) httpOptions(b []byte, p *clusterParts) error {
 	var config oneof
-	var common, names []byte
+	x := &httpParts{}
 	c := walk(b)
 	for c.next() {
 		switch c.num {
 		case 1:
-			c.message("common_http_protocol_options", &common)
+			c.message("common_http_protocol_options", &x.common)
 		case 2:
-			c.message("upstream_http_protocol_options", &names)
+			c.message("upstream_http_protocol_options", &x.names)
 		case 3, 4, 5:
 			config.message(&c, "upstream_protocol_options")
 		default:
@@ -53,16 +52,9 @@ func (d *decoding) httpOptions(b []byte, p *clusterParts) error {
 	if c.err != nil {
 		return c.err
 	}
-	if common != nil {
-		p.httpOptions = common
-	}
-	if names != nil {
-		p.names = names
-	}
-	http2, err := submessage(config.val, 2, "http2_protocol_options")
-	if http2 != nil {
-		p.http2Options = http2
-	}
+	var err error
+	x.http2, err = submessage(config.val, 2, "http2_protocol_options")
+	p.typed = x
 	return inField("upstream_protocol_options", err)
 }
 
@@ -77,10 +69,10 @@ func (d *decoding) connection(p *clusterParts, x *cluster) (err error) {
 		return inField("max_requests_per_connection", err)
 	}
 	s.maxRequests = uint32(perConn)
-	if err := d.commonHTTP(p.httpOptions, s); err != nil {
+	if err := d.commonHTTP(p.http.common, s); err != nil {
 		return inField("common_http_protocol_options", err)
 	}
-	if err := d.http2(p.http2Options, s); err != nil {
+	if err := d.http2(p.http.http2, s); err != nil {
 		return inField("http2_protocol_options", err)
 	}
 	keepAlive, err := submessage(p.upstream, 1, "tcp_keepalive")

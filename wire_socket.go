@@ -39,7 +39,7 @@ func (d *decoding) transport(p *clusterParts, x *cluster) (err error) {
 	if p.matcher {
 		x.tls, x.sockets = (&tlsContext{failure: "transport_socket_matcher cannot be obeyed: it is not supported"}).settle(), nil
 	}
-	return inField("upstream_http_protocol_options", d.names(p.names, x))
+	return inField("upstream_http_protocol_options", d.names(p.http.names, x))
 }
 
 // simplify drops matches behind one that is for all endpoints, and makes that

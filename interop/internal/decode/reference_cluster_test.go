@@ -179,9 +179,7 @@ func referenceConnection(m *clusterv3.Cluster, x *cluster) error {
 		if err := proto.Unmarshal(a.Value, options); err != nil {
 			return err
 		}
-		if options.CommonHttpProtocolOptions != nil {
-			common = options.CommonHttpProtocolOptions
-		}
+		common, http2 = options.CommonHttpProtocolOptions, nil // in the place of all that is older
 		for _, h := range []*corev3.Http2ProtocolOptions{options.GetExplicitHttpConfig().GetHttp2ProtocolOptions(),
 			options.GetUseDownstreamProtocolConfig().GetHttp2ProtocolOptions(), options.GetAutoConfig().GetHttp2ProtocolOptions()} {
 			if h != nil {

@@ -162,7 +162,7 @@ func referenceValidation(m *tlsv3.CertificateValidationContext, t *tlsContext) (
 	if m.GetCrl() != nil || m.GetRequireSignedCertificateTimestamp().GetValue() || m.GetMaxVerifyDepth() != nil {
 		t.failure = "why"
 	}
-	for _, each := range m.GetMatchSubjectAltNames() { //nolint:staticcheck // istiod sends it
+	for _, each := range m.GetMatchSubjectAltNames() {
 		h := headerMatch{}
 		err = errors.Join(err, referenceString(each, &routeMatch{}, &h))
 		t.names = append(t.names, sanMatch{text: stringMatch{kind: h.kind, text: h.text, regex: h.regex, foldCase: h.foldCase}})
@@ -251,7 +251,7 @@ func referenceTransport(m *clusterv3.Cluster, x *cluster) (err error) {
 	if m.TransportSocketMatcher != nil {
 		x.tls, x.sockets = badContext, nil
 	}
-	names := m.UpstreamHttpProtocolOptions //nolint:staticcheck // for those who send it
+	names := m.UpstreamHttpProtocolOptions
 	for _, key := range slices.Sorted(maps.Keys(m.TypedExtensionProtocolOptions)) {
 		a := m.TypedExtensionProtocolOptions[key]
 		options := &httpv3.HttpProtocolOptions{}
@@ -261,9 +261,7 @@ func referenceTransport(m *clusterv3.Cluster, x *cluster) (err error) {
 		if err := proto.Unmarshal(a.Value, options); err != nil {
 			return err
 		}
-		if options.UpstreamHttpProtocolOptions != nil {
-			names = options.UpstreamHttpProtocolOptions
-		}
+		names = options.UpstreamHttpProtocolOptions
 	}
 	secured := x.tls != nil || len(x.sockets) > 0
 	x.nameSNI, x.nameSAN = names.GetAutoSni() && secured, names.GetAutoSanValidation() && secured
