@@ -1,5 +1,7 @@
 package proxyless
 
+//lint:file-ignore SA1019 istiod sends deprecated fields, and clients have to read them
+
 import (
 	"fmt"
 	"math/rand/v2"
