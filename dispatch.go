@@ -230,11 +230,12 @@ func (x *exportSet) sortedMethods() []*exportMethod {
 	return slices.SortedFunc(maps.Values(x.methods), func(a, b *exportMethod) int { return cmp.Compare(a.name, b.name) })
 }
 
-// judge asks whether a call may come in, as gate.judge does. Health checks are
-// answered even while every other call is refused.
+// judge asks whether a call may come in, as gate.judge does, and lets none in
+// where no policy could be understood: there is no exemption for gRPC's own
+// services.
 func (x *exportSet) judge(ctx context.Context, method string) (context.Context, error) {
 	own, err := x.gate.judge(ctx, method)
-	if err == nil && x.name != healthInterface {
+	if err == nil {
 		err = x.gate.refused(cmp.Or(own, ctx), x.refuse, method)
 	}
 	return own, err
