@@ -305,11 +305,11 @@ func (i *identity) look(context.Context) time.Time {
 		} else {
 			now = c.received
 		}
-		i.hold(fit.certificate, fit.id, fit.roots, now)
-		if failure == nil {
+		if failure == nil { // before those who wait are told
 			i.problem.Store(nil)
 			i.said = ""
 		}
+		i.hold(fit.certificate, fit.id, fit.roots, now)
 	}
 	return time.Now().Add(i.files.pause)
 }
