@@ -68,6 +68,7 @@ func TestGreeting(t *testing.T) {
 		}
 	}
 	t.Run("offline and online", func(t *testing.T) { takeOut(t, l, providers, consumers) })
+	t.Run("policies", func(t *testing.T) { secure(t, l, providers, consumers) })
 	t.Run("rollout", func(t *testing.T) { rollOut(t, l, providers, consumers) })
 	t.Run("consumers end", func(t *testing.T) {
 		ctx := within(t, 30*time.Second)
@@ -103,6 +104,64 @@ func takeOut(t *testing.T, l *lab.Lab, providers, consumers []lab.Pod) {
 	expectReady(t, l, out, true)
 	expectHosts(t, consumers, providers...)
 	lost("while a provider was offline")
+}
+
+// secure applies the policies that come with the manifests, one after the
+// other, as docs/security.md has it, and then one that lets somebody else in.
+// What was applied stays for what comes after.
+func secure(t *testing.T, l *lab.Lab, providers, consumers []lab.Pod) {
+	policy := func(name string) string {
+		return strings.ReplaceAll(readFile(t, filepath.Join(deployDir, "policy", name)), demo, greetingNamespace)
+	}
+	ls := func(p lab.Pod) string {
+		_, text := get(t, &http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return l.Kubelet.Dial(ctx, greetingNamespace, p.Name, 22222)
+			},
+		}}, "http://localhost:22222/ls")
+		return text
+	}
+	lost := failedCalls(t, consumers)
+	apply(t, l, policy("mutual.yaml"))
+	expectHosts(t, consumers, providers...)
+	for _, p := range providers {
+		must(t, lab.WaitFor(within(t, 30*time.Second), p.Name+" to be called in plain text no more", func(context.Context) error {
+			text := ls(p)
+			if _, callers, _ := strings.Cut(text, "Plain text from "); strings.Contains(callers, " open") {
+				return fmt.Errorf("/ls says %s", text)
+			}
+			return nil
+		}))
+	}
+	apply(t, l, policy("strict.yaml"))
+	for _, p := range providers {
+		must(t, lab.WaitFor(within(t, 30*time.Second), p.Name+" to be strict", func(context.Context) error {
+			if text := ls(p); !strings.Contains(text, "STRICT") {
+				return fmt.Errorf("/ls says %s", text)
+			}
+			return nil
+		}))
+	}
+	expectHosts(t, consumers, providers...)
+	enforced := strings.Replace(policy("authorization.yaml"), `istio.io/dry-run: "true"`, `istio.io/dry-run: "false"`, 1)
+	for _, manifest := range []string{policy("authorization.yaml"), enforced} {
+		apply(t, l, manifest)
+		catchUp(t, l)
+		expectHosts(t, consumers, providers...)
+	}
+	lost("while the policies were applied")
+	apply(t, l, strings.ReplaceAll(enforced, "sa/"+consumerName, "sa/somebody"))
+	for _, consumer := range consumers {
+		must(t, lab.WaitFor(within(t, 30*time.Second), consumer.Name+" to be refused", func(context.Context) error {
+			if text := readFile(t, consumer.Log); !strings.Contains(text, "PermissionDenied") {
+				return fmt.Errorf("it wrote %s", text[max(0, len(text)-500):])
+			}
+			return nil
+		}))
+	}
+	apply(t, l, enforced)
+	expectHosts(t, consumers, providers...)
 }
 
 // expectReady waits until the pod's Ready condition is as wanted.
