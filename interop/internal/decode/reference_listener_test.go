@@ -373,7 +373,7 @@ func referenceInboundHTTP(a *anypb.Any, chain *filterChain) error {
 	judges := map[string]bool{}
 	for _, f := range manager.HttpFilters {
 		name, readable := extensionType(f.GetTypedConfig())
-		if name != nameOf(&faultv3.HTTPFault{}) && !referenceHarmless(f.GetTypedConfig()) {
+		if name == nameOf(&httprbacv3.RBAC{}) || name != nameOf(&faultv3.HTTPFault{}) && !referenceHarmless(f.GetTypedConfig()) {
 			judges[f.Name] = true
 		}
 		switch {
