@@ -96,25 +96,36 @@ func fullAsker(name string) *corev3.Node {
 	return fullNode(consumerIP, name, fullDemo, labels)
 }
 
-// TestFullGoldens is TestGoldens for the full view.
-func TestFullGoldens(t *testing.T) {
-	l := suite.Lab(t)
-	withManifest(t, l, fullManifest)
-	for _, spec := range fullPods {
+// addPods makes pods known to Kubernetes until the test ends.
+func addPods(t *testing.T, l *lab.Lab, pods []lab.WorkloadSpec) {
+	t.Helper()
+	for _, spec := range pods {
 		w, err := l.AddWorkload(within(t, 20*time.Second), spec)
 		must(t, err)
 		t.Cleanup(func() { w.Remove(context.Background()) })
 	}
-	must(t, lab.WaitFor(within(t, 30*time.Second), "istiod to know testdata/full.yaml", func(context.Context) error { return fullSettled(t, l) }))
-	for _, g := range fullGoldens {
+}
+
+// keepAll asks istiod the questions and holds its answers against what is kept.
+func keepAll(t *testing.T, l *lab.Lab, goldens []golden, asker func(name string) *corev3.Node) {
+	for _, g := range goldens {
 		t.Run(g.file, func(t *testing.T) {
-			a := openADS(t, l.Istiod.Plain(), credential{}, fullAsker(g.asker)).ask(t, g.typeURL, g.names...)
+			a := openADS(t, l.Istiod.Plain(), credential{}, asker(g.asker)).ask(t, g.typeURL, g.names...)
 			if a == nil || a.err != nil {
 				t.Fatalf("istiod's answer: %+v", a)
 			}
 			g.keep(t, a.raw, &discoveryv3.DiscoveryResponse{})
 		})
 	}
+}
+
+// TestFullGoldens is TestGoldens for the full view.
+func TestFullGoldens(t *testing.T) {
+	l := suite.Lab(t)
+	withManifest(t, l, fullManifest)
+	addPods(t, l, fullPods)
+	must(t, lab.WaitFor(within(t, 30*time.Second), "istiod to know testdata/full.yaml", func(context.Context) error { return fullSettled(t, l) }))
+	keepAll(t, l, fullGoldens, fullAsker)
 	for _, g := range deltaGoldens {
 		t.Run(g.file, func(t *testing.T) {
 			s := openDelta(t, l.Istiod.Plain(), credential{}, fullAsker(g.asker))

@@ -14,7 +14,6 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/proxyless/proxyless/interop/lab"
 )
 
@@ -73,21 +72,9 @@ func secureAsker(name string) *corev3.Node {
 func TestSecureGoldens(t *testing.T) {
 	l := suite.Lab(t)
 	withManifest(t, l, secureManifest)
-	for _, spec := range securePods {
-		w, err := l.AddWorkload(within(t, 20*time.Second), spec)
-		must(t, err)
-		t.Cleanup(func() { w.Remove(context.Background()) })
-	}
+	addPods(t, l, securePods)
 	must(t, lab.WaitFor(within(t, 30*time.Second), "istiod to know testdata/secure.yaml", func(context.Context) error { return secureSettled(t, l) }))
-	for _, g := range secureGoldens {
-		t.Run(g.file, func(t *testing.T) {
-			a := openADS(t, l.Istiod.Plain(), credential{}, secureAsker(g.asker)).ask(t, g.typeURL, g.names...)
-			if a == nil || a.err != nil {
-				t.Fatalf("istiod's answer: %+v", a)
-			}
-			g.keep(t, a.raw, &discoveryv3.DiscoveryResponse{})
-		})
-	}
+	keepAll(t, l, secureGoldens, secureAsker)
 }
 
 // secureSettled says what istiod does not know yet of testdata/secure.yaml.
