@@ -259,7 +259,7 @@ func FuzzInsert(f *testing.F) {
 		}
 		note := appendGoAway(nil, leaveReason, leavePing)
 		out := &writeOnly{}
-		c := &gateConn{Conn: out}
+		c := &gateConn{Conn: out, taken: true}
 		at, asked := 0, false
 		for rest := wrote; ; {
 			if when <= at && !asked {

@@ -178,6 +178,7 @@ func (g *gate) settle(c *gateConn) {
 		return
 	}
 	c.end() // of the limits of those who are pending
+	c.speak()
 	if c.facts.encrypted {
 		g.counts.encrypted.Add(1)
 	} else {

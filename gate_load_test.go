@@ -2,9 +2,11 @@ package proxyless
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -348,4 +350,57 @@ func TestTheLongestPendingMakesRoom(t *testing.T) {
 		t.Errorf("who comes then: %v", err)
 	}
 	s.pendingIs(t, 2)
+}
+
+// TestWhoMakesRoomWasToldNothing: the server has its SETTINGS ready and keeps
+// them to itself while a caller is pending, in plain text and over TLS. So a
+// caller that has to make room did not begin a call that it would lose.
+func TestWhoMakesRoomWasToldNothing(t *testing.T) {
+	m := newGateMesh(t)
+	for _, encrypted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("encrypted=%v", encrypted), func(t *testing.T) {
+			cfg := gatedConfig()
+			cfg.PendingConnections, cfg.HandshakeTimeout = 1, time.Hour
+			s := serveGated(t, cfg, m.permissive(), whoCalls())
+			c, err := net.Dial("tcp", s.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if encrypted {
+				if c, _, err = m.caller(t).ClientHandshake(t.Context(), "", c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer c.Close()
+			io.WriteString(c, preface)
+			for end := time.Now().Add(20 * time.Second); s.heldBack() == 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("the server never had anything to say")
+				}
+			}
+			if _, err := talkSay(t.Context(), dialGated(t, s.addr, m.caller(t)), "Say", "x"); err != nil {
+				t.Fatal("who comes next:", err)
+			}
+			c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			switch told, err := io.ReadAll(c); {
+			case len(told) > 0:
+				t.Errorf("it was told %q before it had to make room", told)
+			case errors.Is(err, os.ErrDeadlineExceeded):
+				t.Error("it did not have to make room")
+			}
+		})
+	}
+}
+
+// heldBack is how many bytes are kept from those who are pending.
+func (s *gated) heldBack() (n int) {
+	s.gate.mu.Lock()
+	defer s.gate.mu.Unlock()
+	for e := s.gate.pending.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*gateConn)
+		c.writing.Lock()
+		n += len(c.held)
+		c.writing.Unlock()
+	}
+	return n
 }

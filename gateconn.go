@@ -51,6 +51,8 @@ type gateConn struct {
 	heard   bool   // that it is to leave
 
 	writing sync.Mutex // guards the following
+	taken   bool       // no longer pending
+	held    []byte     // what grpc said before
 	out     frameWalk
 	note    []byte // to be written between two frames
 	goodbye bool   // grpc itself has asked the caller to leave
@@ -286,10 +288,33 @@ func (c *gateConn) insert(frames []byte) {
 	}
 }
 
-// Write writes what grpc has to say.
+// Write writes what grpc has to say. While the connection is pending it is held
+// back: a caller that was told nothing and has to make room connects anew, where
+// one that has read SETTINGS would lose the calls it began.
 func (c *gateConn) Write(b []byte) (int, error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	if !c.taken {
+		c.held = append(c.held, b...)
+		return len(b), nil
+	}
+	return c.write(b)
+}
+
+// speak writes what was held back.
+func (c *gateConn) speak() {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.taken = true
+	if len(c.held) > 0 {
+		c.write(c.held) // where it fails, grpc's next read does
+	}
+	c.held = nil
+}
+
+// write writes, and what there is to insert at the first place where it may be.
+// The caller holds writing.
+func (c *gateConn) write(b []byte) (int, error) {
 	if c.note == nil {
 		n, err := c.Conn.Write(b)
 		c.follow(b[:n], false)
