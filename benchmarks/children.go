@@ -15,6 +15,8 @@ import (
 	"github.com/proxyless/proxyless/meshtest"
 )
 
+const mib = 1 << 20
+
 // children are the programs of cmd, built and stripped.
 type children struct {
 	folder string
@@ -84,7 +86,6 @@ func heap(r *report, _ time.Duration) error {
 	}
 	w.provide("watched", endpoints...)
 	args := []string{"-watch", "-control", w.control.Addr(), "-service", fmt.Sprintf("watched:%d", port)}
-	const mib = 1 << 20
 	watch := func(args ...string) (e estimate, err error) {
 		var heaps []float64
 		for range 3 {
@@ -159,7 +160,7 @@ func programs(r *report, share time.Duration) error {
 	}
 	w.provide("echo", endpoint(addr))
 	args := []string{"-control", w.control.Addr(), "-target", addr.String(), "-service", fmt.Sprintf("echo:%d", port)}
-	rss, started := make([][]float64, len(names)), make([][]float64, len(names))
+	rss, anonymous, started := make([][]float64, len(names)), make([][]float64, len(names)), make([][]float64, len(names))
 	var contestants []contestant
 	for i, name := range names {
 		contestants = append(contestants, func() sample {
@@ -168,14 +169,17 @@ func programs(r *report, share time.Duration) error {
 				panic(err)
 			}
 			started[i] = append(started[i], float64(result.Started))
-			rss[i] = append(rss[i], float64(result.PeakRSS)/(1<<20))
+			rss[i] = append(rss[i], float64(result.PeakRSS)/mib)
+			anonymous[i] = append(anonymous[i], float64(result.Anonymous)/mib)
 			return sample{}
 		})
 	}
 	compete(share, contestants...)
-	mib := func(i int) string { return significant(estimateOf(rss[i]).median) + " MiB" }
-	r.add(row{what: "peak memory up to the first answer", ours: mib(1), other: mib(0), compared: "difference to gRPC and net/http", estimate: difference(rss[1], rss[0]), unit: " MiB", budget: 1})
-	r.add(row{what: "… grpc-go xDS above the same", other: mib(2), compared: "difference", estimate: difference(rss[2], rss[0]), unit: " MiB"})
+	median := func(all []float64) string { return significant(estimateOf(all).median) + " MiB" }
+	r.add(row{what: "peak memory up to the first answer", ours: median(rss[1]), other: median(rss[0]), compared: "difference to gRPC and net/http", estimate: difference(rss[1], rss[0]), unit: " MiB", budget: 1})
+	r.add(row{what: "… grpc-go xDS above the same", other: median(rss[2]), compared: "difference", estimate: difference(rss[2], rss[0]), unit: " MiB"})
+	r.add(row{what: "memory at the first answer, without pages of the program's file", ours: median(anonymous[1]), other: median(anonymous[0]), compared: "difference to gRPC and net/http", estimate: difference(anonymous[1], anonymous[0]), unit: " MiB"})
+	r.add(row{what: "… grpc-go xDS above the same", other: median(anonymous[2]), compared: "difference", estimate: difference(anonymous[2], anonymous[0]), unit: " MiB"})
 	r.add(row{what: "time from main to the first answer", ours: nanoseconds(started[1]), other: nanoseconds(started[2]), compared: "proxyless / grpc-go xDS", estimate: ratio(started[1], started[2])})
 	return nil
 }

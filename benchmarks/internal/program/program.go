@@ -6,7 +6,6 @@ package program
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -33,10 +32,11 @@ type Task struct {
 
 // Result is what a program prints, as JSON.
 type Result struct {
-	PeakRSS int64 // bytes
-	Started int64 // nanoseconds from the start of main to the first answer
-	Heap    int64 // bytes that watching added to the heap
-	Stacks  int64 // bytes that watching added to the goroutines' stacks
+	PeakRSS   int64 // bytes
+	Anonymous int64 // bytes of memory at the first answer that are not pages of the program's file
+	Started   int64 // nanoseconds from the start of main to the first answer
+	Heap      int64 // bytes that watching added to the heap
+	Stacks    int64 // bytes that watching added to the goroutines' stacks
 }
 
 // Client is one way to call the service.
@@ -82,7 +82,10 @@ func call(t Task, start func(Task) (Client, error), began time.Time) (r Result, 
 	if err != nil {
 		return r, err
 	}
-	r.PeakRSS, err = peakRSS()
+	if r.Anonymous, err = memory("RssAnon"); err != nil {
+		return r, err
+	}
+	r.PeakRSS, err = memory("VmHWM") // what wait4 reports to the parent may be the parent's own
 	return r, err
 }
 
@@ -113,20 +116,19 @@ func inUse() (heap, stacks int64) {
 	return int64(m.HeapAlloc), int64(m.StackInuse)
 }
 
-// peakRSS is the VmHWM of this process. The maximum that wait4 reports to the
-// parent may be the parent's own.
-func peakRSS() (int64, error) {
+// memory is one line of this process's status, in bytes.
+func memory(line string) (int64, error) {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(b)) {
-		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+	for text := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(text, line+":"); ok {
 			kB, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
 			return kB << 10, err
 		}
 	}
-	return 0, errors.New("/proc/self/status has no VmHWM")
+	return 0, fmt.Errorf("/proc/self/status has no %s", line)
 }
 
 // Serve is the provider's side of a program without proxyless: a gRPC server and
