@@ -3,15 +3,12 @@ package proxyless
 import (
 	"container/list"
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -282,53 +279,6 @@ func (p *portPolicy) chainFor(t *connTraits) (*filterChain, error) {
 // encrypts says that there is a chain which asks for TLS.
 func (l *listener) encrypts() bool {
 	return slices.ContainsFunc(l.inbound, func(c filterChain) bool { return c.tls != nil })
-}
-
-// configFor is how a connection whose ClientHello came is encrypted.
-func (g *gate) configFor(ctx context.Context, c *gateConn, hello *tls.ClientHelloInfo) (*tls.Config, *admission, error) {
-	p, err := g.await(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	c.traits.serverName, c.traits.protocols = strings.ToLower(hello.ServerName), hello.SupportedProtos
-	chain, err := p.chainFor(&c.traits)
-	if err != nil {
-		return nil, nil, err
-	}
-	t := chain.tls
-	if err := t.objection(hello.ServerName); err != nil {
-		return nil, nil, fmt.Errorf("filter chain %s: %w", chain.name, err)
-	}
-	shown, err := g.secrets.certificate(ctx, &t.identity)
-	if err == nil && shown == nil {
-		err = errNothingToShow
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("filter chain %s: the certificate to show: %w", chain.name, err)
-	}
-	verify := func(state tls.ConnectionState) error { return g.verify(ctx, t, &state) }
-	return t.serverConfig(shown, hello.SupportedProtos, verify), &admission{p, chain}, nil
-}
-
-// objection is why TLS cannot be spoken with a caller.
-func (t *tlsContext) objection(serverName string) error {
-	switch {
-	case t.failure != "":
-		return errors.New(t.failure)
-	case t.needSNI && serverName == "":
-		return errors.New("the caller names no server (SNI), which the mesh demands")
-	case t.demands && t.roots.kind == secretNone:
-		return errors.New("it demands a certificate of the caller and names nothing to verify it with")
-	}
-	return nil
-}
-
-// verify verifies what the caller showed of itself.
-func (g *gate) verify(ctx context.Context, t *tlsContext, state *tls.ConnectionState) error {
-	if len(state.PeerCertificates) == 0 && !t.demands {
-		return nil
-	}
-	return g.secrets.verifyPeer(ctx, t, state.PeerCertificates, x509ClientAuth, time.Now())
 }
 
 // Info says what the credentials are, for grpc.
