@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/proxyless/proxyless/interop/lab"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -23,7 +24,16 @@ type rival struct {
 
 func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string, files string) *rival {
 	t.Helper()
-	node, err := protojson.Marshal(labelled(leanNode(consumerIP, "rival", governed), labels))
+	bootstrap := rivalBootstrap(t, istiod, labelled(leanNode(consumerIP, "rival", governed), labels), files)
+	builder, err := xds.NewXDSResolverWithConfigForTesting(bootstrap)
+	must(t, err)
+	return &rival{t, builder}
+}
+
+// rivalBootstrap is the file that Istio's agent writes for grpc-go.
+func rivalBootstrap(t testing.TB, istiod *lab.Istiod, node *corev3.Node, files string) []byte {
+	t.Helper()
+	who, err := protojson.Marshal(node)
 	must(t, err)
 	bootstrap, err := json.Marshal(map[string]any{
 		"xds_servers": []any{map[string]any{
@@ -31,8 +41,9 @@ func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string, files 
 			"channel_creds":   []any{map[string]any{"type": "insecure"}},
 			"server_features": []any{"xds_v3"},
 		}},
-		"node": json.RawMessage(node),
-		"certificate_providers": map[string]any{"default": map[string]any{ // as Istio's agent writes it
+		"node":                                   json.RawMessage(who),
+		"server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
+		"certificate_providers": map[string]any{"default": map[string]any{
 			"plugin_name": "file_watcher",
 			"config": map[string]any{
 				"certificate_file": files + "/own.pem", "private_key_file": files + "/own-key.pem", "ca_certificate_file": files + "/root.pem",
@@ -40,9 +51,7 @@ func newRival(t testing.TB, istiod *lab.Istiod, labels map[string]string, files 
 		}},
 	})
 	must(t, err)
-	builder, err := xds.NewXDSResolverWithConfigForTesting(bootstrap)
-	must(t, err)
-	return &rival{t, builder}
+	return bootstrap
 }
 
 func (r *rival) dial(row *row) (grpc.ClientConnInterface, error) {

@@ -31,6 +31,7 @@ type row struct {
 	host   string            // what is referred to in place of the Service, as host
 	port   int
 	bare   bool // the row brings its own Service, or needs none
+	serves bool // it is about who is let in: it has a pod of its own, and servers
 	alone  bool // its columns are observed one after the other
 	single bool // a second look would see what the first left
 	breaks bool // it breaks connections: it has pods of its own, and nothing beside it on them
@@ -57,6 +58,7 @@ type scene struct {
 	world *world
 	conn  grpc.ClientConnInterface
 	ours  *member // nil in grpc-go's column
+	guard *guard  // of a row that serves, which has no conn
 }
 
 // spec is one call.

@@ -110,6 +110,8 @@ func (got *cell) text(r *row, c column) string {
 		return "FAILS"
 	case isUnseen(got.err):
 		return "ignored"
+	case errors.As(got.err, new(unserved)):
+		return "does not serve"
 	}
 	return fmt.Sprintf("calls fail: %v", status.Code(got.err))
 }
@@ -117,7 +119,7 @@ func (got *cell) text(r *row, c column) string {
 func tableOf(t testing.TB, rows []*row, cells []map[column]*cell) string {
 	t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, `# Conformance to Istio's traffic management
+	fmt.Fprintf(&b, `# Conformance to Istio's traffic management and security
 
 Each line is a test: the YAML is applied to a real istiod (%s), calls are made
 through the public API, and what happens to them is observed. "yes" means that
@@ -126,6 +128,11 @@ view what Istio has for gRPC. Beside them is grpc-go's own xDS client (%s) on
 the same YAML, in the lean view, observed by the same calls: "ignored" means
 that calls go on as if the field were not there. In the lean view istiod leaves
 out much of DestinationRule; nobody can obey what is not sent.
+
+The tables about who is let in are of servers: a provider in each view, and
+grpc-go's xDS server with its xDS credentials, on one pod with the label
+`+"`security.istio.io/tlsMode: istio`"+`. Their callers know nothing of xDS. "ignored"
+means that a call was let in that should not have been.
 
 Written by
 

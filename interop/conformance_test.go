@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/proxyless/proxyless"
 	"github.com/proxyless/proxyless/interop/lab"
 	"google.golang.org/grpc"
@@ -36,7 +37,11 @@ type world struct {
 	files    string              // folder of certificates that rows name
 	rivals   map[*row]*rival     // nil is shared by the rows without labels
 	members  map[memberKey]*member
-	breaking sync.Mutex // held by a row that breaks connections
+	pods     map[*row]*lab.Workload // of the rows that serve
+	guards   map[guardKey]*guard
+	callers  map[string]*certificate // of those who call them
+	issuer   *issuer                 // of the callers' tokens
+	breaking sync.Mutex              // held by a row that breaks connections
 }
 
 type memberKey struct {
@@ -50,7 +55,7 @@ type member struct{ mesh *proxyless.Mesh }
 // allRows are the lines of the table in their order.
 func allRows() []*row {
 	var rows []*row
-	for _, part := range [][]row{matchRows, routeRows, headerRows, retryRows, faultRows, balanceRows, protectionRows, tlsRows, hostRows} {
+	for _, part := range [][]row{matchRows, routeRows, headerRows, retryRows, faultRows, balanceRows, protectionRows, tlsRows, hostRows, peerRows, authorizationRows, authenticationRows} {
 		for i := range part {
 			rows = append(rows, &part[i])
 		}
@@ -58,8 +63,8 @@ func allRows() []*row {
 	return rows
 }
 
-// TestConformance observes, for every feature of Istio's traffic management,
-// what becomes of it in both views of the library and in grpc-go's own xDS
+// TestConformance observes, for every feature of Istio's traffic management and
+// security, what becomes of it in both views of the library and in grpc-go's own xDS
 // client, and holds docs/conformance.md to it.
 func TestConformance(t *testing.T) {
 	rows := allRows()
@@ -118,6 +123,9 @@ func newWorld(t testing.TB, rows []*row) *world {
 		backends: map[string]*backend{},
 		members:  map[memberKey]*member{},
 		rivals:   map[*row]*rival{},
+		pods:     map[*row]*lab.Workload{},
+		guards:   map[guardKey]*guard{},
+		callers:  map[string]*certificate{},
 	}
 	ctx := within(t, 20*time.Second)
 	must(t, w.lab.AddNode(ctx, "other-zone", locality("region-1", "zone-2")))
@@ -133,8 +141,11 @@ func newWorld(t testing.TB, rows []*row) *world {
 	w.files = sealedFiles(t, w.lab)
 	w.backends["nobody"] = w.deaf()
 	w.nameBackends()
+	w.nameCallers()
+	w.addGuardedPods(rows)
 	w.apply(rows)
 	w.settle()
+	w.startGuards(rows)
 	w.rivals[nil] = newRival(t, w.lab.Istiod, nil, w.files)
 	for _, v := range views {
 		w.members[memberKey{nil, v}] = &member{joinConsumer(t, w.lab, governed, v.set)}
@@ -181,12 +192,15 @@ func (w *world) apply(rows []*row) {
 
 // manifest is the row's YAML with its Service.
 func (w *world) manifest(r *row) string {
-	names := []string{"HOST", r.name, "NAMESPACE", governed, "FILES", w.files}
+	names := []string{"HOST", r.name, "NAMESPACE", governed, "FILES", w.files, "JWKS", w.issuer.jwks(w.t)}
 	for version, b := range w.backends {
 		names = append(names, "IP_"+version, b.IP.String())
 	}
 	text := ""
-	if !r.bare {
+	switch {
+	case r.serves:
+		text = service(governed, r.name, r.name, guardPorts...)
+	case !r.bare:
 		app := "governed"
 		switch {
 		case r.breaks:
@@ -235,7 +249,10 @@ func (w *world) observe(rows []*row) []map[column]*cell {
 
 // scene makes the client of a row in a column.
 func (w *world) scene(r *row, c column) (*scene, error) {
-	s := &scene{row: r, world: w}
+	s := &scene{row: r, world: w, guard: w.guards[guardKey{r, c}]}
+	if r.serves {
+		return s, nil
+	}
 	if c == rivalColumn {
 		conn, err := w.rivals[special(r)].dial(r)
 		s.conn = conn
@@ -269,18 +286,29 @@ func (w *world) istiodOf(r *row) *lab.Istiod {
 // settle waits until istiod knows what was applied last, of each kind.
 func (w *world) settle() {
 	w.t.Helper()
-	last := row{name: "settled", yaml: virtual("- name: the-end\n  route: ["+dest("v3")+"]") + rule("connectionPool: {http: {http2MaxRequests: 4242}}")}
+	const policies = "app: governed, version: v3"
+	last := row{name: "settled", yaml: virtual("- name: the-end\n  route: ["+dest("v3")+"]") + rule("connectionPool: {http: {http2MaxRequests: 4242}}") +
+		strings.ReplaceAll(peerYAML("mtls: {mode: STRICT}")+denyYAML("{}")+tokenYAML(""), "app: HOST", policies)}
 	withManifest(w.t, w.lab, w.manifest(&last))
-	cluster := "outbound|50052|v3|" + last.target()
-	signs := []struct{ typeURL, name, sign string }{
-		{routeType, "outbound|50052||" + last.target(), "the-end"},
-		{clusterType, cluster, "\x92\x21"}, // 4242
-		{endpointType, cluster, w.backends["v3"].IP.String()},
+	cluster, pod := "outbound|50052|v3|"+last.target(), w.backends["v3"]
+	ip, labels := pod.IP.String(), map[string]string{"app": "governed", "version": "v3"}
+	consumer := func() *corev3.Node { return leanNode(consumerIP, "consumer", governed) }
+	provider := func() *corev3.Node { return labelled(leanNode(ip, "governed-3", governed), labels) }
+	signs := []struct {
+		node          func() *corev3.Node
+		typeURL, name string
+		sign          string
+	}{
+		{consumer, routeType, "outbound|50052||" + last.target(), "the-end"},
+		{consumer, clusterType, cluster, "\x92\x21"}, // 4242
+		{consumer, endpointType, cluster, ip},
+		{provider, listenerType, "xds.istio.io/grpc/lds/inbound/" + ip + ":50052", "governed-settled-0"},
+		{provider, listenerType, "xds.istio.io/grpc/lds/inbound/" + ip + ":50052", "DownstreamTlsContext"},
+		{func() *corev3.Node { return fullNode(ip, "governed-3", governed, labels) }, listenerType, "", "issuer.example"},
 	}
 	must(w.t, lab.WaitFor(within(w.t, 60*time.Second), "istiod to know all rows", func(context.Context) error {
-		ads := openADS(w.t, w.lab.Istiod.Plain(), credential{}, leanNode(consumerIP, "consumer", governed))
 		for _, s := range signs {
-			a := ads.ask(w.t, s.typeURL, s.name)
+			a := openADS(w.t, w.lab.Istiod.Plain(), credential{}, s.node()).ask(w.t, s.typeURL, strings.Fields(s.name)...)
 			if a == nil || a.err != nil || !bytes.Contains(a.raw, []byte(s.sign)) {
 				return fmt.Errorf("%q is not in the answer for %s", s.sign, s.name)
 			}

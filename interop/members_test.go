@@ -195,6 +195,14 @@ func startPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec, settings ...setti
 	}
 	spec.NotReady = true
 	p := &provider{Workload: addPod(t, l, spec)}
+	p.export(t, l, spec, settings...)
+	must(t, p.SetReady(within(t, 10*time.Second), true))
+	return p
+}
+
+// export joins as the pod and serves.
+func (p *provider) export(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec, settings ...setting) {
+	t.Helper()
 	cfg := memberConfig(t, l, spec.Namespace, spec.Name, p.IP.String())
 	cfg.Host, cfg.Port, cfg.ShutdownDelay, cfg.Node.Labels = p.IP.String(), servicePort, -1, spec.Labels
 	for _, change := range settings {
@@ -214,8 +222,6 @@ func startPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec, settings ...setti
 		}
 		return nil
 	}))
-	must(t, p.SetReady(within(t, 10*time.Second), true))
-	return p
 }
 
 // SayHello answers as the greeting of the guide does; "slowly" takes its time.
@@ -234,7 +240,7 @@ func (p *provider) SayHello(ctx context.Context, in *greetpb.SayHelloRequest) (*
 	return &greetpb.SayHelloReply{Message: "hello, " + in.GetName() + "! from host: " + p.IP.String()}, nil
 }
 
-// lastIP is the last byte of the address given out last by addWorkload.
+// lastIP counts the addresses that addPod gave out.
 var lastIP atomic.Uint32
 
 // addWorkload makes a pod that is not ready yet, at an address that none had
@@ -250,8 +256,8 @@ func addPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec) *lab.Workload {
 	ctx := within(t, 20*time.Second)
 	must(t, l.Namespace(ctx, spec.Namespace))
 	for {
-		const first, count = 211, 38
-		spec.IP = netip.AddrFrom4([4]byte{10, 244, 0, byte(first + lastIP.Add(1)%count)}).String()
+		const first, count = 1, 254
+		spec.IP = netip.AddrFrom4([4]byte{10, 244, 1, byte(first + lastIP.Add(1)%count)}).String()
 		w, err := l.AddWorkload(ctx, spec)
 		if errors.Is(err, lab.ErrTaken) && ctx.Err() == nil {
 			continue

@@ -135,7 +135,7 @@ type Workload struct {
 // WorkloadSpec describes a [Workload].
 type WorkloadSpec struct {
 	Namespace, Name string
-	IP              string // from 10.244.0.200 to 10.244.0.254, which no other pod gets
+	IP              string // from 10.244.0.200 to 10.244.0.254, or of 10.244.1.0/24, which no other pod gets
 	Labels          map[string]string
 	Account         string // service account; default "default"
 	Node            string // default the one that all such pods are on
