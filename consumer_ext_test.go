@@ -53,13 +53,16 @@ func TestPortsOfProvidedBy(t *testing.T) {
 		"a port that is absent": {ports: []meshtest.Port{grpcPort(1)}, providedBy: "echo:9", stage: proxyless.StageListener, says: "the port"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cp := meshtest.New(t)
 			one := startProvider(t, cp, &echo{name: "one"})
 			s := echoService(one.endpoint())
 			s.Ports = test.ports
 			cp.SetService(s)
 			cfg := testConfig(cp, "consumer")
-			cfg.ResourceTimeout = 200 * time.Millisecond
+			if test.stage != "" {
+				cfg.ResourceTimeout = 2 * time.Second
+			}
 			mesh := join(t, cfg)
 			inv, err := mesh.Refer(echoInterface, proxyless.ProvidedBy(test.providedBy), proxyless.Version("1.0.0"), proxyless.Port(test.port))
 			if err != nil {

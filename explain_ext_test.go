@@ -99,9 +99,10 @@ func TestExplainEndsWithTheErrorOfTheCall(t *testing.T) {
 }
 
 func TestExplainOfAServiceThatDoesNotExist(t *testing.T) {
+	t.Parallel()
 	cp := meshtest.New(t)
 	cfg := testConfig(cp, "consumer")
-	cfg.ResourceTimeout = 200 * time.Millisecond
+	cfg.ResourceTimeout = 2 * time.Second
 	mesh := join(t, cfg)
 	x := explain(t, mesh, "nobody")
 	if !strings.Contains(x.Error, "the mesh knows nothing of that name") || len(x.Listeners) == 0 || x.Listeners[0].Taken && x.Listeners[0].Reason == "" {

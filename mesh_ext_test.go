@@ -309,9 +309,10 @@ func TestNoCallIsLostWhileTheControlPlaneRestarts(t *testing.T) {
 }
 
 func TestUnknownServiceFailsWithTheChain(t *testing.T) {
+	t.Parallel()
 	cp := meshtest.New(t)
 	cfg := testConfig(cp, "consumer")
-	cfg.ResourceTimeout = 100 * time.Millisecond
+	cfg.ResourceTimeout = 2 * time.Second
 	inv := refer(t, join(t, cfg))
 	_, err := say(t.Context(), inv)
 	var own *proxyless.Error

@@ -98,7 +98,7 @@ func TestTheControlPlaneIsVerifiedAndToldWhoCalls(t *testing.T) {
 			dir := t.TempDir()
 			cfg.PlainText, cfg.ServerName = false, test.serverName
 			cfg.RootCertFile, cfg.TokenFile = filepath.Join(dir, "root.pem"), filepath.Join(dir, "token")
-			cfg.ResourceTimeout = 300 * time.Millisecond
+			cfg.ResourceTimeout = 3 * time.Second
 			if test.root != nil {
 				write(t, cfg.RootCertFile, test.root)
 			}
