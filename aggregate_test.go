@@ -96,7 +96,7 @@ func TestAnAggregateClusterStandsForItsLeaves(t *testing.T) {
 			}
 			start := time.Now()
 			_, p := compiled(s, nil)
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			if p.problem != nil {

@@ -121,7 +121,7 @@ func ExampleMesh_WaitReady() {
 	if _, err := mesh.Refer(greetings, proxyless.ProvidedBy("greetings")); err != nil {
 		panic(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	err = mesh.WaitReady(ctx)
 	var missing *proxyless.Error

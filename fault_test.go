@@ -119,7 +119,7 @@ func TestADelayIsInjectedBeforeTheAbort(t *testing.T) {
 func TestADelayEndsWithTheDeadline(t *testing.T) {
 	one := answering(t, "one", nil)
 	m := underPolicy(t, &routePolicy{fault: &faultPolicy{delay: time.Hour, delayShare: fractionScale, limited: true, maxActive: 1}}, one)
-	ctx, cancel := context.WithTimeout(soon(t), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(soon(t), time.Second)
 	defer cancel()
 	delayed := make(chan error)
 	go func() { _, err := m.say(ctx); delayed <- err }()
