@@ -279,7 +279,7 @@ func (i *identity) renew(ctx context.Context) {
 	i.overlap.add(fit.roots, end)
 	i.succeed()
 	i.hold(fit.certificate, fit.id.text, i.overlap.trusted(now), now)
-	i.log.Info("this workload has a certificate", keyIdentity, fit.id.text, "from", made.from, "until", stamp(end), "renewed", stamp(i.renewal.next))
+	i.log.Info("this workload has a certificate", keyIdentity, fit.id.text, "from", made.from, "until", stamp(end), "renewal", stamp(i.renewal.next))
 }
 
 // refused is the trouble with a certificate that came and is not taken.

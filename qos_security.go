@@ -134,7 +134,7 @@ func (v *identityView) String() string {
 	case v.ID != "":
 		fmt.Fprintf(&b, "Identity: %s, from %s, until %s", v.ID, v.Source, stampOf(v.Expires))
 		if !v.Renewal.IsZero() {
-			fmt.Fprintf(&b, ", renewed %s", stampOf(v.Renewal))
+			fmt.Fprintf(&b, ", to be renewed %s", stampOf(v.Renewal))
 		}
 	case v.Certificates > 0:
 		fmt.Fprintf(&b, "Identity: a certificate without a SPIFFE id, from %s, until %s", v.Source, stampOf(v.Expires))

@@ -19,7 +19,7 @@ func TestQoSTellsWhoThisProcessIsInTheMesh(t *testing.T) {
 		"none":        {IdentityState{Source: "none"}, "Config.Identity.Disabled says so", "Identity: none; Config.Identity.Disabled says so"},
 		"not yet":     {IdentityState{Source: "authority istiod:15012"}, "not yet", "Identity: none yet, nothing needed it; it would come from authority istiod:15012"},
 		"in trouble":  {IdentityState{Source: "authority istiod:15012", Wanted: true}, "istiod is away", "Identity: none yet, from authority istiod:15012; istiod is away"},
-		"one":         {IdentityState{Source: "authority istiod:15012", Wanted: true, Certificates: 1, ID: "spiffe://d/ns/n/sa/a", Expires: until, Renewal: until.Add(-time.Hour)}, "", "Identity: spiffe://d/ns/n/sa/a, from authority istiod:15012, until 2026-11-24T04:00:00Z, renewed 2026-11-24T03:00:00Z"},
+		"one":         {IdentityState{Source: "authority istiod:15012", Wanted: true, Certificates: 1, ID: "spiffe://d/ns/n/sa/a", Expires: until, Renewal: until.Add(-time.Hour)}, "", "Identity: spiffe://d/ns/n/sa/a, from authority istiod:15012, until 2026-11-24T04:00:00Z, to be renewed 2026-11-24T03:00:00Z"},
 		"one, ageing": {IdentityState{Source: "/etc/certs/cert.pem", Wanted: true, Certificates: 1, ID: "spiffe://d/ns/n/sa/a", Expires: until}, "no new one", "Identity: spiffe://d/ns/n/sa/a, from /etc/certs/cert.pem, until 2026-11-24T04:00:00Z; no new one"},
 		"no id":       {IdentityState{Source: "/c.pem", Wanted: true, Certificates: 1, Expires: until}, "", "Identity: a certificate without a SPIFFE id, from /c.pem, until 2026-11-24T04:00:00Z"},
 	} {

@@ -87,7 +87,7 @@ func (s *security) String() string {
 	var b strings.Builder
 	b.WriteString("TLS")
 	if t.identity.kind != secretNone {
-		b.WriteString(" with the certificate " + t.identity.words())
+		b.WriteString(" with " + t.identity.words("certificate"))
 	}
 	switch expected := t.expected(); {
 	case !t.verifies():
@@ -98,7 +98,7 @@ func (s *security) String() string {
 		b.WriteString(", expecting anybody that the roots vouch for")
 	}
 	if t.roots.kind != secretNone {
-		b.WriteString(", roots " + t.roots.words())
+		b.WriteString(", trusting " + t.roots.words("roots"))
 	}
 	if s.name != "" {
 		b.WriteString(", SNI " + s.name)

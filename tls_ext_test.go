@@ -211,7 +211,7 @@ func TestPlainTextAndMutualTLSInOneCluster(t *testing.T) {
 		_, port, _ := net.SplitHostPort(e.Address)
 		words[port] = e.Security
 	}
-	for c, want := range map[*called]string{plain: "plain text", secure: "TLS with the certificate the mesh's, expecting " + aliceID + ", roots the mesh's, SNI " + *secure.sni.Load() + "; connected by TLS 1.3, " + aliceID} {
+	for c, want := range map[*called]string{plain: "plain text", secure: "TLS with the mesh's certificate, expecting " + aliceID + ", trusting the mesh's roots, SNI " + *secure.sni.Load() + "; connected by TLS 1.3, " + aliceID} {
 		if got := words[portOf(c)]; got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}

@@ -126,21 +126,21 @@ func (r *secretRef) text() string {
 	return fmt.Sprintf("inline %x", r.digest)
 }
 
-// words say where a secret comes from.
-func (r *secretRef) words() string {
+// words say what it is that a secret holds, and where it comes from.
+func (r *secretRef) words(what string) string {
 	switch r.kind {
 	case secretWorkload:
-		return "the mesh's"
+		return "the mesh's " + what
 	case secretProvider:
-		return "of certificate provider " + r.name
+		return "the " + what + " of certificate provider " + r.name
 	case secretFile:
-		return "of " + r.name
+		return "the " + what + " of " + r.name
 	case secretSystem:
-		return "the system's"
+		return "the system's " + what
 	case secretInline:
-		return "in the mesh's configuration"
+		return "the " + what + " in the mesh's configuration"
 	}
-	return "none"
+	return "no " + what
 }
 
 // seal notes what tells an inline secret from others.
