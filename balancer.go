@@ -187,8 +187,8 @@ func (s *endpointSet) pickAvoiding(c choice) (uint64, *cell) {
 	}
 }
 
-// pickElsewhere turns to the first priority that none of some addresses belongs
-// to. It returns nil where there is none, or it is not connected yet.
+// pickElsewhere turns to the first priority with usable endpoints that none of
+// some addresses belongs to. It returns nil where there is none, or it is not connected yet.
 func (s *endpointSet) pickElsewhere(avoid []netip.AddrPort) (uint64, *cell) {
 	for i := range s.tiers {
 		t := &s.tiers[i]
@@ -196,7 +196,7 @@ func (s *endpointSet) pickElsewhere(avoid []netip.AddrPort) (uint64, *cell) {
 			at, ok := s.index(addr)
 			return ok && at >= t.first && at < t.first+t.count
 		}
-		if slices.ContainsFunc(avoid, of) {
+		if t.count == 0 || slices.ContainsFunc(avoid, of) {
 			continue
 		}
 		if at, c := s.anyUsable(t); c != nil {

@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -233,5 +234,20 @@ func TestNoPanicWhileTheNextPriorityMakesUpForIt(t *testing.T) {
 		if addr.Compare(testAddr(1)) >= 0 && addr.Compare(testAddr(9)) <= 0 {
 			t.Fatalf("%s is unhealthy and has calls", addr)
 		}
+	}
+}
+
+// TestRetriesElsewherePassOverPrioritiesWithNoUsableEndpoint: panic keeps such
+// a priority in the set.
+func TestRetriesElsewherePassOverPrioritiesWithNoUsableEndpoint(t *testing.T) {
+	panics := func(c *cluster, _ *assignment) { c.panic = 50 }
+	elsewhere := choice{extra: &choiceExtra{avoid: []netip.AddrPort{testAddr(0)}}}
+	s := priorities(panics, [2]int{2, 0}, [2]int{0, 3}, [2]int{1, 0})
+	if _, c := s.pick(elsewhere); c == nil || c.key.addr != testAddr(5) {
+		t.Errorf("picked %v, want the third priority's", c)
+	}
+	s = priorities(panics, [2]int{2, 0}, [2]int{0, 3})
+	if _, c := s.pick(elsewhere); c == nil || c.key.addr.Compare(testAddr(2)) >= 0 {
+		t.Errorf("picked %v, want the first priority's for want of another", c)
 	}
 }
