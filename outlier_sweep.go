@@ -137,9 +137,7 @@ func (st *clusterState) missed(r *outlierRules, now time.Time) {
 		if c == nil {
 			continue
 		}
-		if h.watched != c {
-			h.watched, h.missed = c, 0
-		}
+		h.watch(c)
 		for failed := c.missed.Load(); h.missed != failed; h.missed++ {
 			st.cross(h, h.tally.count(r, v), now)
 		}

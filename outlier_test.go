@@ -470,6 +470,28 @@ func TestFailuresToConnectAreThoseOfTheHost(t *testing.T) {
 	})
 }
 
+// TestFailuresToConnectCountOnce: references may have connections of their own
+// to a host, and one of these sets goes while the other stays.
+func TestFailuresToConnectCountOnce(t *testing.T) {
+	s := outlierSet(t, 2, outlierDefaults(func(d *outlierDetection) { d.consecutive5xx = 3 }))
+	s.slots[0].Load().missed.Add(2)
+	s.state.tick(time.Now())
+	s.state.observe(s.hosts[0], verdictSuccess)
+	own := *s.cluster
+	own.conn.connectTimeout = time.Second
+	other := newEndpointSet(s.table, &own, s.source, s.state, s)
+	other.be(cellReady, 0)
+	s.state.tick(time.Now())
+	other.retire()
+	for range 2 {
+		s.state.tick(time.Now())
+		s.state.observe(s.hosts[0], verdictFailure)
+	}
+	if s.hosts[0].ejected.Load() {
+		t.Error("ejected by failures to connect from before its success")
+	}
+}
+
 func TestAllEjectedIsSaid(t *testing.T) {
 	s := outlierSet(t, 2, outlierDefaults(nil))
 	for _, h := range s.hosts {
