@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // streamBuffer is how many bytes of a stream's requests are kept until its
@@ -45,7 +46,7 @@ type callStream struct {
 	live      atomic.Pointer[liveStream] // the one that carries the call; changed under mu until committed
 	settled   atomic.Bool                // cancel was called
 	changing  atomic.Bool                // mu is held to change over
-	failure   error                      // of a stream that no endpoint carries
+	failure   error                      // of a stream that no endpoint carries, as its caller is told
 
 	first liveStream
 
@@ -118,7 +119,7 @@ func (inv *Invoker) openStream(ctx context.Context, desc *grpc.StreamDesc, metho
 		}
 		if !s.mayRepeat(l, err) {
 			s.retry.over()
-			err = s.explain(inv.cut(ctx, err))
+			err = s.explain(err)
 			if !s.settled.Swap(true) { // else its context ended meanwhile
 				cancel()
 				finishOptions(opts, err)
@@ -240,7 +241,7 @@ func (s *callStream) settle() {
 	} else if !l.ended.Load() {
 		return
 	} else {
-		err = l.end
+		err = s.explain(l.end)
 	}
 	if !s.settled.Swap(true) {
 		s.retry.over()
@@ -358,7 +359,7 @@ func (s *callStream) RecvMsg(m any) error {
 			return err
 		}
 		if again, err := s.recover(l, err); !again {
-			return s.explain(s.inv.cut(s.ctx, err))
+			return err
 		}
 	}
 }
@@ -411,7 +412,8 @@ func (s *callStream) Context() context.Context {
 }
 
 // recover takes a stream that failed before a response to another endpoint,
-// if that may be. Otherwise it returns why the call failed.
+// if that may be. Otherwise it returns why the call failed, as its caller is
+// told.
 func (s *callStream) recover(l *liveStream, err error) (again bool, _ error) {
 	defer s.settle()
 	l.awaitEnd()
@@ -422,9 +424,9 @@ func (s *callStream) recover(l *liveStream, err error) (again bool, _ error) {
 	}
 	if s.committed.Load() {
 		if s.failure != nil {
-			err = s.failure
+			return false, s.failure
 		}
-		return false, err
+		return false, s.explain(s.wrap(l, err))
 	}
 	if l.ended.Load() && l.end != nil {
 		err = l.end
@@ -446,8 +448,8 @@ func (s *callStream) changeOver(l *liveStream, err error) (again bool, _ error) 
 		s.replay(l)
 		return true, nil
 	}
-	s.bind(err)
-	return false, err
+	s.bind(s.explain(err))
+	return false, s.failure
 }
 
 // mayRepeat says whether to try again after an attempt, or after none was
@@ -500,11 +502,18 @@ func (s *callStream) replay(l *liveStream) {
 	}
 }
 
-// explain words the one error that is ours: the endpoint left before it took
-// the stream up, and more was sent than is kept.
+// explain words what is not for callers as it is: that the mesh was closed, or
+// that the endpoint left before it took the stream up, of which more was sent
+// than is kept.
 func (s *callStream) explain(err error) error {
-	if err == nil || !nothingSent(err) {
+	if err == nil || err == io.EOF {
 		return err
+	}
+	if err = s.inv.cut(s.ctx, err); !nothingSent(err) {
+		return err
+	}
+	if ended := s.ctx.Err(); ended != nil {
+		return status.FromContextError(ended).Err()
 	}
 	a := &s.live.Load().attempt
 	return &Error{Stage: StageEndpoint, Resource: a.cell.key.addr.String(), Reason: "it left before it took the stream up; nothing was processed",

@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -256,6 +257,75 @@ func TestAStreamWithNowhereToGoSaysWhy(t *testing.T) {
 	}
 	if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable {
 		t.Errorf("got %v", err)
+	}
+}
+
+// abandoned is a stream whose endpoint leaves before it took the stream up,
+// while the caller gives up as well.
+type abandoned struct {
+	grpc.ClientStream
+	leave func()
+}
+
+func (s abandoned) RecvMsg(any) error {
+	s.leave()
+	return errNothingSent
+}
+
+// TestTheEndOfAStreamIsToldAlike: what is not for callers to see, that an
+// endpoint left, is worded the same each time and to everybody.
+func TestTheEndOfAStreamIsToldAlike(t *testing.T) {
+	for name, c := range map[string]struct {
+		gaveUp bool
+		want   codes.Code
+	}{"the caller gave up": {true, codes.Canceled}, "it sent more than is kept": {false, codes.Unavailable}} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(soon(t))
+			defer cancel()
+			abandon := func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+				s, err := next(ctx, desc, cc, method, opts...)
+				return abandoned{s, func() {
+					finishOptions(opts, errNothingSent)
+					if c.gaveUp {
+						cancel()
+					}
+				}}, err
+			}
+			m := dialledUnderPolicy(t, []grpc.DialOption{grpc.WithStreamInterceptor(abandon)}, nil, echoing(t, "one"))
+			finished := make(chan error, 2)
+			s := m.chat(t, ctx, grpc.OnFinish(func(err error) { finished <- err }))
+			if !c.gaveUp {
+				tell(t, s, strings.Repeat("x", streamBuffer+1))
+			}
+			for range 2 {
+				if _, err := hear(s); status.Code(err) != c.want || nothingSent(err) {
+					t.Errorf("the caller hears %v", err)
+				}
+			}
+			if err := <-finished; status.Code(err) != c.want || nothingSent(err) {
+				t.Errorf("OnFinish was told %v", err)
+			}
+		})
+	}
+}
+
+func TestAStreamThatTheMeshCutsOffSaysSo(t *testing.T) {
+	m := underPolicy(t, nil, echoing(t, "one"))
+	closed := make(chan struct{})
+	m.inv.closed = closed
+	finished := make(chan error, 2)
+	s := m.chat(t, soon(t), grpc.OnFinish(func(err error) { finished <- err }))
+	tell(t, s, "a")
+	if got, err := hear(s); err != nil || got != "one:a" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	close(closed)
+	m.mesh.table.close()
+	if _, err := hear(s); !errors.Is(err, ErrClosed) {
+		t.Errorf("the caller hears %v", err)
+	}
+	if err := <-finished; !errors.Is(err, ErrClosed) {
+		t.Errorf("OnFinish was told %v", err)
 	}
 }
 
