@@ -28,7 +28,7 @@ var floors = []struct {
 	{"state", "discovery chain sotw delta view view_derive view_route lookups snapshot coverage_report"},
 	{"transport", "identity secrets handshake connectadvice clientcreds security dns session stream payload conn orca_client leaf link connage peerlimit certfiles refusal csr renewal rootoverlap identity_files identity_state"},
 	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker tolerance routing planner aggregate compile plan"},
-	{"call", "headers retry hedge fault replay mirror dubbocluster govern invoker"},
+	{"call", "headers retry hedge fault streamattempt replay callstream mirror dubbocluster govern invoker"},
 	{"serve", "audit frames hush plainpeers gate gateconn gatewire gatetls gatecall gateforeign peer health server serve exports dispatch qos qos_access qos_commands qos_security explain explain_chain explain_match explain_policy explain_endpoints orca_server"},
 	{"door", "proxyless refer inbound doc explain_mesh qos_mesh"},
 }
