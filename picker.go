@@ -1,5 +1,14 @@
 package proxyless
 
+// picker chooses an endpoint of a tier by another rule than weighted round
+// robin. It is made for one tier of one set, and its pick is on the hot path.
+type picker interface {
+	// pick returns an endpoint that is usable and its index, or nil. It wakes
+	// at most one endpoint that was never dialled, and none where one was
+	// dialled for this pick already.
+	pick(s *endpointSet, t *tier, c choice, dialled bool) (uint64, *cell)
+}
+
 // newPicker makes the picker that a set asks for; nil for weighted round
 // robin, which needs none. before is the tier of the same priority in the set
 // that this one replaces; nil when there is none.
