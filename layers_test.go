@@ -27,8 +27,8 @@ var floors = []struct {
 	{"decode", "decoding wire_address wire_ads wire_delta wire_hcm wire_lds wire_chain wire_rbac wire_rbac_rule wire_rbac_claim wire_jwt wire_jwtprovider wire_rds wire_action wire_retry wire_mirror wire_hash wire_headers wire_fault wire_match wire_cds wire_balance wire_ring wire_conn wire_socket wire_tls wire_secret wire_eds wire_endpoint coverage coverage_table coverage_fields wire_ca"},
 	{"state", "discovery chain sotw delta view view_derive view_route lookups snapshot coverage_report"},
 	{"transport", "identity secrets handshake connectadvice clientcreds security dns session stream payload conn orca_client leaf link connage peerlimit certfiles refusal csr renewal rootoverlap identity_files identity_state"},
-	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer balancer_roundrobin endpointset tier priority locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker tolerance routing planner aggregate compile plan"},
-	{"call", "headers retry hedge fault streamattempt replay callstream mirror dubbocluster govern invoker"},
+	{"choice", "clusterstate breaker verdict outlier outlier_sweep hash affinity subsetting dubbobalance balancer balancer_roundrobin endpointset tier priority locality balancer_random balancer_leastrequest balancer_quickest balancer_pickfirst slowstart balancer_reported balancer_hashed balancer_ringhash balancer_maglev picker tolerance routing planner aggregate compile plan obstacle attempt"},
+	{"call", "headers retry hedge fault streamattempt replay callstream mirror dubbocluster govern interceptors wait warm invoker"},
 	{"serve", "audit frames hush plainpeers gate gateconn gatewire gatetls gatecall gateforeign peer health server serve exports dispatch qos qos_access qos_commands qos_security explain explain_chain explain_match explain_policy explain_endpoints orca_server"},
 	{"door", "proxyless refer inbound doc explain_mesh qos_mesh"},
 }
