@@ -3,56 +3,9 @@ package proxyless
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 )
-
-// target is what one Invoker refers to. It is constant.
-type target struct {
-	iface, version, group string
-	providedBy            string   // as the user wrote it
-	listeners             []string // the names asked of the mesh; the first one that exists counts
-	headers               metadata.MD
-	node                  string        // this process's id, as istiod knows it
-	timeout               time.Duration // of calls whose context has no deadline; 0 is none
-	caller                caller
-	prefers               preference
-	tolerance             tolerance
-}
-
-// listenerNames are the names to ask for a host and a port, which is empty
-// where the choice is left to the mesh. istiod completes a short name, and
-// name.namespace for the workload's own namespace only (tried): names that may
-// mean a Service of another namespace are asked for in full first, and as they
-// are too, since they may also be hosts of a ServiceEntry.
-func listenerNames(host, port, domain string) []string {
-	names := []string{host}
-	labels := strings.Split(host, ".")
-	if len(labels) == 2 || len(labels) == 3 && labels[2] == "svc" {
-		names = []string{labels[0] + "." + labels[1] + ".svc." + domain, host}
-	}
-	if port != "" {
-		for i := range names {
-			names[i] += ":" + port
-		}
-	}
-	return names
-}
-
-// existing is the first of the listeners that exists, else the first of which
-// that is not known yet.
-func existing(snap *snapshot, names []string) string {
-	for _, want := range []resourceStatus{statusAccepted, statusRejected, statusRequested} {
-		for _, name := range names {
-			if state := snap.get(kindListener, name); state != nil && state.status == want {
-				return name
-			}
-		}
-	}
-	return names[0]
-}
 
 // compilation is the state of compiling one plan.
 type compilation struct {
@@ -74,12 +27,6 @@ func newCompilation(pl *planner, snap *snapshot, t *target) *compilation {
 		plan: &plan{headers: t.headers, caller: t.caller, superseded: make(chan struct{}), name: existing(snap, t.listeners)}}
 }
 
-// keep plans the routes of the last whole plan with the endpoints of today.
-func (c *compilation) keep(last *plan) {
-	c.last, c.plan.name = last, last.name
-	c.assemble(last.listener, last.virtualHost)
-}
-
 func (c *compilation) compile() {
 	l := c.listener()
 	if l == nil {
@@ -94,6 +41,12 @@ func (c *compilation) compile() {
 		return
 	}
 	c.assemble(l, host)
+}
+
+// keep plans the routes of the last whole plan with the endpoints of today.
+func (c *compilation) keep(last *plan) {
+	c.last, c.plan.name = last, last.name
+	c.assemble(last.listener, last.virtualHost)
 }
 
 // assemble plans the routes of a virtual host.
@@ -195,8 +148,6 @@ func (c *compilation) routes(l *listener) *routeConfig {
 	return nil
 }
 
-const nameThePort = "name the Service's port grpc-... (or http-...), or give it appProtocol: grpc"
-
 func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
 	if len(routes.virtualHosts) == 0 {
 		c.fail(StageRoute, routes.name, "the port has a listener but no routes: the mesh takes it for something else than HTTP or gRPC", nameThePort)
@@ -212,192 +163,7 @@ func (c *compilation) virtualHost(routes *routeConfig) *virtualHost {
 	return host
 }
 
-// route plans one route. A cluster that does not exist fails its own share of
-// the calls only; one that is not known yet keeps the whole plan waiting.
-func (c *compilation) route(l *listener, r *route) {
-	planned := plannedRoute{match: &r.match, name: r.name, total: r.total, failure: r.failure, code: r.code, limit: l.maxStreamDuration}
-	if r.hasMaxDuration {
-		planned.limit = r.maxDuration
-	}
-	links := c.links
-	planned.policy = c.target.policy(l.complete(r.policy))
-	planned.mirrors = c.mirrors(planned.policy)
-	if r.header != "" {
-		planned.header, planned.named = r.header, c.known()
-	}
-	sum := uint32(0)
-	for _, w := range r.clusters {
-		c.links = links
-		sum += w.weight
-		next := plannedCluster{name: w.name, upTo: sum}
-		if w.policy != nil {
-			next.policy = c.target.policy(l.complete(w.policy))
-			next.mirrors = c.mirrors(next.policy)
-		}
-		if c.choices(&next); c.plan.problem != nil {
-			return
-		}
-		planned.clusters = append(planned.clusters, next)
-	}
-	c.links = links
-	if len(planned.clusters) == 0 && planned.header == "" && planned.failure == "" {
-		planned.failure = "the route names no cluster with a weight"
-	}
-	c.planned = append(c.planned, planned)
-}
-
-// policy is a route's policy as the reference wants it.
-func (t *target) policy(mesh *routePolicy) *routePolicy {
-	return t.tolerance.policy(t.prefers.policy(mesh))
-}
-
-// complete adds to a route's policy what its listener asks for. It returns nil
-// where nothing is asked for.
-func (f *forwarding) complete(p *routePolicy) *routePolicy {
-	var whole routePolicy
-	if p != nil {
-		whole = *p
-	}
-	if whole.fault == nil {
-		whole.fault = f.fault
-	}
-	if whole.session == nil {
-		whole.session = f.session
-	}
-	if whole.fault != nil && whole.fault.idle() {
-		whole.fault = nil
-	}
-	if whole.session != nil && whole.session.off() {
-		whole.session = nil
-	}
-	switch {
-	case whole.empty():
-		return nil
-	case p != nil && whole.fault == p.fault && whole.session == p.session:
-		return p
-	}
-	return &whole
-}
-
-// mirrors plans where copies go. What the mesh has nothing of gets none: copies
-// neither fail a route nor keep it waiting.
-func (c *compilation) mirrors(p *routePolicy) []plannedMirror {
-	if p == nil {
-		return nil
-	}
-	var all []plannedMirror
-	for i := range p.mirrors {
-		m := plannedMirror{policy: &p.mirrors[i]}
-		if m.policy.header != "" {
-			m.named = c.known()
-		} else {
-			m.cluster = c.optional(m.policy.cluster)
-		}
-		all = append(all, m)
-	}
-	return all
-}
-
-// optional finds a cluster that the plan can do without.
-func (c *compilation) optional(name string) plannedCluster {
-	p, links := c.plan, c.links
-	problem, waiting, gap := p.problem, p.waiting, p.gap
-	p.problem = nil
-	next := plannedCluster{name: name}
-	c.spare = true
-	c.choices(&next)
-	c.spare = false
-	if p.problem != nil { // a gap in its own chain: nobody else waits for it
-		next.set, next.leaves, next.problem, next.waiting = nil, nil, p.problem, p.waiting
-	}
-	c.links, p.problem, p.waiting, p.gap = links, problem, waiting, gap
-	return next
-}
-
-// known finds all clusters that the snapshot has, for routes that leave it to
-// the call to name one.
-func (c *compilation) known() map[string]plannedCluster {
-	if c.named == nil {
-		c.named = map[string]plannedCluster{}
-		for name, state := range c.snap.resources[kindCluster] {
-			if state.status == statusAccepted {
-				c.named[name] = c.optional(name)
-			}
-		}
-	}
-	return c.named
-}
-
-// cluster finds a cluster's endpoint set, or why there is none.
-func (c *compilation) cluster(name string) (*endpointSet, *Error) {
-	if old := c.last.cluster(name); old != nil && c.snap.lacks(name, c.plan.name) {
-		if old.set != nil {
-			c.use(old.set)
-		}
-		return old.set, old.problem
-	}
-	state := c.need(kindCluster, name)
-	if state == nil {
-		return nil, c.local()
-	}
-	v := state.value.(*cluster)
-	if v.failure != "" {
-		c.fail(StageCluster, name, v.failure, "")
-		return nil, c.local()
-	}
-	if state = c.need(kindEndpoints, c.snap.endpointsOf(v, c.plan.name)); state == nil {
-		return nil, c.local()
-	}
-	s := c.planner.set(v, state.value.(*assignment), c.target.prefers.of(v), c.plan.name)
-	c.use(s)
-	return s, nil
-}
-
-func (c *compilation) use(s *endpointSet) {
-	if c.sets == nil {
-		c.sets = map[*endpointSet]bool{}
-	}
-	c.sets[s] = c.sets[s] || !c.spare
-}
-
-// lacks says that a cluster or its endpoints are not known, or only refused.
-func (s *snapshot) lacks(name, authority string) bool {
-	if s.gapAt(kindCluster, name) {
-		return true
-	}
-	v, ok := s.get(kindCluster, name).value.(*cluster)
-	return ok && v.failure == "" && s.gapAt(kindEndpoints, s.endpointsOf(v, authority))
-}
-
-// gapAt says that a resource is not known, or only refused.
-func (s *snapshot) gapAt(k kind, name string) bool {
-	state := s.get(k, name)
-	return state == nil || state.status == statusRequested || state.status == statusRejected
-}
-
-// endpointsOf is the name of the assignment that a cluster uses for calls to an
-// authority: one of ORIGINAL_DST for which EDS has no endpoints calls what they
-// name.
-func (s *snapshot) endpointsOf(v *cluster, authority string) string {
-	name := v.endpointsName(authority)
-	if v.originalDst && s.get(kindEndpoints, hostPrefix+authority) != nil {
-		if state := s.get(kindEndpoints, name); state != nil && v.deserted(state.value) {
-			return hostPrefix + authority
-		}
-	}
-	return name
-}
-
-// local takes a problem that is final back from the plan, to be one cluster's
-// own. One that may end stays the plan's.
-func (c *compilation) local() *Error {
-	if c.plan.gap {
-		return nil
-	}
-	err := c.plan.problem
-	c.plan.problem = nil
-	return err
-}
+const nameThePort = "name the Service's port grpc-... (or http-...), or give it appProtocol: grpc"
 
 // need looks up a link of the chain. It returns nil, and gives the plan a
 // problem, where the link holds no value.
@@ -431,4 +197,15 @@ var stageOf = [kindCount]Stage{StageListener, StageRoute, StageCluster, StageEnd
 
 func (c *compilation) fail(stage Stage, resource, reason, advice string) {
 	c.plan.problem = &Error{Stage: stage, Resource: resource, Reason: reason, Advice: advice, Chain: strings.Join(c.links, " > "), Err: ErrNotReady}
+}
+
+// local takes a problem that is final back from the plan, to be one cluster's
+// own. One that may end stays the plan's.
+func (c *compilation) local() *Error {
+	if c.plan.gap {
+		return nil
+	}
+	err := c.plan.problem
+	c.plan.problem = nil
+	return err
 }

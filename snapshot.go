@@ -74,6 +74,34 @@ func (s *snapshot) with(changed, removed []*resourceState) *snapshot {
 
 func (s *snapshot) get(k kind, name string) *resourceState { return s.resources[k][name] }
 
+// gapAt says that a resource is not known, or only refused.
+func (s *snapshot) gapAt(k kind, name string) bool {
+	state := s.get(k, name)
+	return state == nil || state.status == statusRequested || state.status == statusRejected
+}
+
+// lacks says that a cluster or its endpoints are not known, or only refused.
+func (s *snapshot) lacks(name, authority string) bool {
+	if s.gapAt(kindCluster, name) {
+		return true
+	}
+	v, ok := s.get(kindCluster, name).value.(*cluster)
+	return ok && v.failure == "" && s.gapAt(kindEndpoints, s.endpointsOf(v, authority))
+}
+
+// endpointsOf is the name of the assignment that a cluster uses for calls to an
+// authority: one of ORIGINAL_DST for which EDS has no endpoints calls what they
+// name.
+func (s *snapshot) endpointsOf(v *cluster, authority string) string {
+	name := v.endpointsName(authority)
+	if v.originalDst && s.get(kindEndpoints, hostPrefix+authority) != nil {
+		if state := s.get(kindEndpoints, name); state != nil && v.deserted(state.value) {
+			return hostPrefix + authority
+		}
+	}
+	return name
+}
+
 // reference names a resource that another one leads to.
 type reference struct {
 	kind kind
@@ -111,12 +139,6 @@ func clusterLeadsTo(c *cluster) []reference {
 	return to
 }
 
-// absentAdvice is what to do about a resource that the mesh does not know.
-var absentAdvice = [kindCount]string{
-	kindListener: "check providedBy (name, name.namespace or full host), the port, and that the Service exists and is visible from this namespace (exportTo, Sidecar)",
-	kindCluster:  "check that the VirtualService's destination exists, and its subset in a DestinationRule",
-}
-
 func routeLeadsTo(r *routeConfig) []reference {
 	var to []reference
 	seen := map[string]struct{}{}
@@ -127,6 +149,12 @@ func routeLeadsTo(r *routeConfig) []reference {
 		}
 	}
 	return to
+}
+
+// absentAdvice is what to do about a resource that the mesh does not know.
+var absentAdvice = [kindCount]string{
+	kindListener: "check providedBy (name, name.namespace or full host), the port, and that the Service exists and is visible from this namespace (exportTo, Sidecar)",
+	kindCluster:  "check that the VirtualService's destination exists, and its subset in a DestinationRule",
 }
 
 // resourceView is one resource as the QoS port shows it.
