@@ -21,7 +21,7 @@ var floors = []struct {
 	name  string
 	files string
 }{
-	{"ground", "errors clock backoff telemetry upkeep errands wire"},
+	{"ground", "errors clock backoff telemetry upkeep errands wire wire_types"},
 	{"settings", "config audit_record defaults validate effective options properties dubbokeys load bootstrap node workload token identity_config"},
 	{"model", "resource matcher trustroots certname tlscontext access rbac rbac_rule rbac_text rbac_claim strictjson jwks jws jwtclaims jwtcache jwt jwtcheck jwtheaders listener route routepolicy cluster clusterpolicy orca endpoints spiffe bundlemap"},
 	{"decode", "decoding wire_address wire_ads wire_delta wire_hcm wire_lds wire_chain wire_rbac wire_rbac_rule wire_rbac_claim wire_jwt wire_jwtprovider wire_rds wire_action wire_retry wire_mirror wire_hash wire_headers wire_fault wire_match wire_cds wire_balance wire_ring wire_conn wire_socket wire_tls wire_secret wire_eds wire_endpoint coverage coverage_table coverage_fields wire_ca"},

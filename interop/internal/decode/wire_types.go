@@ -1,0 +1,1 @@
+../../../wire_types.go
