@@ -45,52 +45,6 @@ type discovery struct {
 	unwanted  map[*entry]struct{} // nothing led to them when last looked at
 }
 
-// subscription is the state of one resource type on the stream.
-type subscription struct {
-	version string    // last accepted; survives reconnects
-	nonce   string    // last received on this stream
-	wanted  []string  // sorted; replaced, never written; empty for a wildcard
-	dirty   bool      // wanted differs from what was last sent without an error
-	asked   bool      // something was sent on this stream
-	silent  time.Time // when the stream is given up for not answering; zero is never
-
-	wildcard bool // all resources of the type are asked for, once somebody needs one
-	needed   bool // of a wildcard: somebody does
-	answered bool // of a wildcard: a response came, on whatever stream, so that absence is the mesh's word
-
-	// held is what nothing leads to any more and is kept all the same: to drop
-	// it would empty the list of listeners or clusters, and an empty list means
-	// "all of them". It goes when another name is wanted, or the stream ends.
-	held *entry
-
-	// unconfirmed says that changed names were sent while a response may have
-	// been on its way: istiod drops such a request for its stale nonce, and
-	// takes the names from the next acknowledgement. SotW only.
-	unconfirmed bool
-
-	// Delta only.
-	sent  []string // wanted as the control plane was last told on this stream
-	fresh bool     // the stream's first response of the type is still to come
-}
-
-// entry is one resource that something leads to.
-type entry struct {
-	*resourceState // replaced, never written, so that a snapshot may keep it
-
-	hash     uint64
-	specific string              // version of this one resource, which only delta has
-	seen     uint64              // the last response that had it
-	roots    int                 // how often it is referred to by name
-	parents  map[*entry]struct{} // resources that lead to it
-	children []*entry
-	expires  time.Time // the does-not-exist timer; zero is not armed
-	member   bool      // known through a listener asked for without a port: not asked for by name
-
-	table  *rawTable // of a route configuration as istiod sends it in the full view; such an entry is in no snapshot
-	source *entry    // of a derived route: the entry with the table
-	names  []dnsName // of an assignment that is made here: what DNS is asked for
-}
-
 // outcome is what the shell has to do after an event, in this order: publish,
 // then send, then look up.
 type outcome struct {
@@ -157,14 +111,6 @@ func (d *discovery) disconnect() {
 	}
 }
 
-// units are the entries of a kind that are asked for by name.
-func (d *discovery) units(k kind) map[string]*entry {
-	if d.view != nil && k == kindRoute {
-		return d.view.tables
-	}
-	return d.entries[k]
-}
-
 // tick ends the timers that are due.
 func (d *discovery) tick(now time.Time) {
 	d.now = now
@@ -229,136 +175,6 @@ func (d *discovery) receive(now time.Time, r adsResponse) {
 	}
 	t.fresh = false
 	d.acknowledge(k, r.version, strings.Join(problems, "; "))
-}
-
-// accept applies one resource of a response. It says whether the resource has
-// a name, and what is wrong with a bad one.
-func (d *discovery) accept(k kind, version string, raw *rawResource) (named bool, problem string) {
-	if got, ok := kindOf(raw.typeURL); !ok || got != k {
-		return false, fmt.Sprintf("type %q in a response of %ss", raw.typeURL, k)
-	}
-	name := []byte(raw.name)
-	if len(name) == 0 {
-		name = d.nameOf(k, raw.value)
-	}
-	if len(name) == 0 {
-		return false, "it has no name"
-	}
-	if d.view != nil {
-		return true, d.view.accept(d, k, name, version, raw)
-	}
-	e := d.entry(k, name)
-	if e == nil {
-		return true, ""
-	}
-	return true, d.apply(e, version, raw.version, raw.value, maphash.Bytes(d.seed, raw.value))
-}
-
-// apply gives an entry the bytes that were received for it, and says what is
-// wrong with bad ones.
-func (d *discovery) apply(e *entry, version, specific string, value []byte, hash uint64) string {
-	e.seen, e.expires = d.round, time.Time{}
-	if e.status == statusAccepted && e.rejection == "" && e.hash == hash {
-		e.specific = specific
-		d.out.counts.unchanged++
-		return ""
-	}
-	got, err := d.safeDecode(e.kind, value)
-	if err == nil && got.name != e.name {
-		err = fmt.Errorf("it calls itself %q", got.name)
-	}
-	if err != nil {
-		return d.reject(e, version, err)
-	}
-	d.out.counts.updated++
-	e.hash, e.specific = hash, specific
-	d.set(e, resourceState{status: statusAccepted, value: got.value, applied: got.applied, ignored: got.ignored, version: cmp.Or(specific, version), since: d.now})
-	return ""
-}
-
-// safeDecode decodes a resource that somebody refers to, and says what of it is
-// obeyed.
-func (d *discovery) safeDecode(k kind, value []byte) (decoded, error) {
-	got, err := guarded(func() (decoded, error) { return d.decode(k, value) })
-	if err == nil {
-		err = d.survey.complete(k, value, &got, d.strict)
-	}
-	return got, err
-}
-
-// guarded turns a decoder's panic into a rejection of that one resource.
-func guarded(decode func() (decoded, error)) (got decoded, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("decoding failed: %v", p)
-		}
-	}()
-	return decode()
-}
-
-// reject keeps the last good value, if there is one, and remembers why the new
-// one was refused.
-func (d *discovery) reject(e *entry, version string, err error) string {
-	e.expires = time.Time{}
-	state := *e.resourceState
-	state.rejection, state.rejectedVersion, state.rejectedFields = err.Error(), version, rejectedFields(err)
-	if state.value == nil {
-		state.status, state.since = statusRejected, d.now
-	}
-	d.set(e, state)
-	return fmt.Sprintf("%s %s: %v", e.kind, e.name, err)
-}
-
-// received says that a resource was sent, whether it was any good or not.
-func (e *entry) received() bool { return e.value != nil || e.status == statusRejected }
-
-// absent applies the mesh's word that a resource does not exist.
-func (d *discovery) absent(e *entry) {
-	e.expires, e.specific = time.Time{}, ""
-	d.set(e, resourceState{status: statusAbsent, since: d.now})
-}
-
-// acknowledge answers a response: ACK, or NACK with what is wrong.
-func (d *discovery) acknowledge(k kind, version, problem string) {
-	if d.delta {
-		d.acknowledgeDelta(k, problem)
-	} else {
-		d.acknowledgeSotW(k, version, problem)
-	}
-}
-
-// subscribe asks for the types whose names changed.
-func (d *discovery) subscribe() {
-	for k := range d.types {
-		t := &d.types[k]
-		if !d.connected || !t.dirty || !t.asked && len(t.wanted) == 0 && !t.needed {
-			continue
-		}
-		if d.delta {
-			d.subscribeDelta(kind(k))
-		} else {
-			d.subscribeSotW(kind(k))
-		}
-	}
-}
-
-// arm starts the timers of what has just been asked for: the does-not-exist
-// timer of everything never received, and, once for each stream, the watch for
-// an answer about listeners known to exist.
-func (d *discovery) arm(k kind) {
-	t := &d.types[k]
-	known := t.answered
-	for _, name := range t.wanted {
-		e := d.units(k)[name]
-		if e.status == statusRequested && e.expires.IsZero() {
-			e.expires = d.now.Add(d.timeout)
-		}
-		known = known || e.status == statusAccepted
-	}
-	if k == kindListener && known && !t.asked {
-		t.silent = d.now.Add(d.timeout)
-	}
-	t.asked = true
 }
 
 // take hands over what the events since the last take demand.
