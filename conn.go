@@ -2,21 +2,15 @@ package proxyless
 
 import (
 	"errors"
-	"maps"
-	"math/rand/v2"
-	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unique"
 
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 )
 
@@ -61,17 +55,6 @@ type cell struct {
 	idle *chore // closes it when no call uses it; nil unless watched
 }
 
-// linkLimit says whether one more connection to an endpoint that has one may
-// be made. It is a function of whoever holds the cell.
-type linkLimit func() bool
-
-// connKey is what must be equal for two services to share a connection.
-type connKey struct {
-	addr     netip.AddrPort
-	settings connSettings
-	security unique.Handle[string] // of security.key
-}
-
 type cellState uint32
 
 const (
@@ -80,129 +63,6 @@ const (
 	cellReady
 	cellFailed // the last attempt failed; another one follows after a pause
 )
-
-// connTable holds the cells of one Mesh.
-type connTable struct {
-	// Constant after construction.
-	options []grpc.DialOption
-	counts  *counters
-	codec   func() encoding.CodecV2 // that options force on every call; nil when none
-	upkeep  *upkeep
-	seed    uint64 // of subsetting
-	watched bool   // the user's options may look at calls
-	secrets *secretStore
-
-	// Have locks of their own.
-	mirrors  *errands // copies of calls
-	failback *errands // calls that are to be made later
-
-	changed notifier // some cell changed its state
-
-	mu      sync.Mutex
-	cells   map[connKey]*cell  // those that an endpoint set holds
-	leaving map[*cell]struct{} // those that finish their calls
-	closed  bool
-
-	closers sync.WaitGroup // those of aside; joined by close
-}
-
-// defaultConnectTimeout bounds one attempt to connect to an endpoint whose
-// cluster names no connect_timeout; it is gRPC's own.
-const defaultConnectTimeout = 20 * time.Second
-
-// endpointBackoff is gRPC's own but for its limit, which is two minutes: a
-// provider that comes back at its address is to be found sooner.
-var endpointBackoff = grpcbackoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 30 * time.Second}
-
-// When the mesh changes how an endpoint is spoken to, from plain text to TLS or
-// from one context to another, consumers and the provider hear of it one after
-// the other, mostly within tens of milliseconds. An endpoint that worked until
-// then is tried again soon, and calls wait for it meanwhile, where the first
-// handshakes fail; nothing goes out over the old connection any more.
-const (
-	heirPatience = 3 * time.Second       // after which it is an endpoint like others
-	heirPause    = 50 * time.Millisecond // after the first failure; then 1.6 times as long
-)
-
-func newConnTable(user []grpc.DialOption, counts *counters) *connTable {
-	options := []grpc.DialOption{grpc.WithNoProxy()}
-	t := &connTable{options: append(options, user...), counts: counts, codec: dialledCodec(user), watched: len(user) > 0, mirrors: newErrands(mostMirrored), failback: newErrands(mostFailback), upkeep: newUpkeep(), seed: rand.Uint64(), cells: map[connKey]*cell{}, leaving: map[*cell]struct{}{}}
-	t.changed.init()
-	return t
-}
-
-// acquire returns the cell of a key, which is the security's, with one more
-// reference. t.mu is held.
-func (t *connTable) acquire(key connKey, sec *security) *cell {
-	c := t.cells[key]
-	if c == nil {
-		c = &cell{key: key, table: t, security: sec, watched: key.settings.idleTimeout > 0}
-		t.cells[key] = c
-	}
-	c.refs++
-	return c
-}
-
-// succeed is acquire for a key that no cell has, in the place of a cell that
-// works. t.mu is held.
-func (t *connTable) succeed(key connKey, sec *security) *cell {
-	c := t.acquire(key, sec)
-	c.heir = true
-	return c
-}
-
-// release gives one reference back. It returns the cell when that was the last
-// one: the caller drains it after unlocking. t.mu is held.
-func (t *connTable) release(c *cell) *cell {
-	if c.refs--; c.refs > 0 {
-		return nil
-	}
-	if t.cells[c.key] == c {
-		delete(t.cells, c.key)
-	}
-	t.leaving[c] = struct{}{}
-	return c
-}
-
-// close ends every connection, calls in flight included.
-func (t *connTable) close() {
-	t.mirrors.close()
-	t.failback.close()
-	t.mu.Lock()
-	t.closed = true
-	for _, c := range t.cells {
-		t.leaving[c] = struct{}{}
-	}
-	leaving := slices.Collect(maps.Keys(t.leaving))
-	t.cells = map[connKey]*cell{}
-	t.mu.Unlock()
-	var all sync.WaitGroup
-	for _, c := range leaving {
-		c.draining.Store(true)
-		c.ready.Store(nil)
-		all.Go(c.shut) // joined below
-	}
-	t.changed.notify()
-	all.Wait()
-	t.closers.Wait()
-}
-
-// aside runs what may wait for a peer that does not read, which can take gRPC
-// seconds, off the ADS loop and off the way of a call.
-func (t *connTable) aside(f func()) {
-	t.mu.Lock()
-	if t.closed {
-		t.mu.Unlock()
-		f()
-		return
-	}
-	t.closers.Add(1)
-	t.mu.Unlock()
-	go func() { // bounded by gRPC; joined by close
-		defer t.closers.Done()
-		f()
-	}()
-}
 
 // dial begins to connect, once; it never blocks. A connection that is lost or
 // refused is dialled again by its leaf for as long as the cell is held.
@@ -259,6 +119,14 @@ func (c *cell) dialOptions() []grpc.DialOption {
 		grpc.WithIdleTimeout(0),
 	)
 }
+
+// defaultConnectTimeout bounds one attempt to connect to an endpoint whose
+// cluster names no connect_timeout; it is gRPC's own.
+const defaultConnectTimeout = 20 * time.Second
+
+// endpointBackoff is gRPC's own but for its limit, which is two minutes: a
+// provider that comes back at its address is to be found sooner.
+var endpointBackoff = grpcbackoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 30 * time.Second}
 
 // credentials are those that the mesh asks for.
 func (c *cell) credentials() credentials.TransportCredentials {
@@ -325,16 +193,26 @@ func (c *cell) shut() {
 	}
 }
 
-// works says that the endpoint takes calls, or may soon.
-func (c *cell) works() bool {
-	state := cellState(c.state.Load())
-	return state == cellReady || state == cellConnecting
-}
+// When the mesh changes how an endpoint is spoken to, from plain text to TLS or
+// from one context to another, consumers and the provider hear of it one after
+// the other, mostly within tens of milliseconds. An endpoint that worked until
+// then is tried again soon, and calls wait for it meanwhile, where the first
+// handshakes fail; nothing goes out over the old connection any more.
+const (
+	heirPatience = 3 * time.Second       // after which it is an endpoint like others
+	heirPause    = 50 * time.Millisecond // after the first failure; then 1.6 times as long
+)
 
 // patient says that failures to connect do not count yet.
 func (c *cell) patient() bool {
 	until := c.patience.Load()
 	return until != 0 && int64(sinceStart()) < until
+}
+
+// works says that the endpoint takes calls, or may soon.
+func (c *cell) works() bool {
+	state := cellState(c.state.Load())
+	return state == cellReady || state == cellConnecting
 }
 
 func (c *cell) fail(err error) {
@@ -387,26 +265,4 @@ func nothingSent(err error) bool {
 		}
 	}
 	return false
-}
-
-// notifier wakes everyone who waits for some change.
-type notifier struct {
-	mu sync.Mutex
-	ch atomic.Pointer[chan struct{}]
-}
-
-func (n *notifier) init() {
-	ch := make(chan struct{})
-	n.ch.Store(&ch)
-}
-
-// wait returns the channel that the next notify closes. Take it before looking
-// at what may change.
-func (n *notifier) wait() <-chan struct{} { return *n.ch.Load() }
-
-func (n *notifier) notify() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	ch := make(chan struct{})
-	close(*n.ch.Swap(&ch))
 }
