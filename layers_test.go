@@ -37,7 +37,7 @@ var floors = []struct {
 // ends on Close, as the comment beside it says.
 var owners = map[string]int{
 	"errands.go run":          1, // copies of calls, calls made later, handing over audit records
-	"conntable.go aside":           1, // closing a connection to an endpoint
+	"conntable.go aside":      1, // closing a connection to an endpoint
 	"gateconn.go leave":       1, // asking one caller to leave
 	"dns.go start":            1, // the lookups of one name
 	"proxyless.go Join":       3, // the ADS loop, upkeep, and the identity
