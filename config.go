@@ -50,13 +50,12 @@ type Config struct {
 	// Default: the host of the address that is dialled.
 	ServerName string
 	// RootCertFile holds the PEM certificates that istiod's is verified with,
-	// or is [SystemRoots]. It is read again at each connect. Once istiod, asked for
-	// a certificate, names one of them as the mesh's root, all of the file verify
-	// the mesh's peers, too: it is the place for no others. Default
+	// or is [SystemRoots]. It is read again at each connect. Default
 	// /var/run/secrets/istio/root-cert.pem; XDS_ROOT_CA as for Istio's agent.
 	// Where it holds one of the roots that came with this workload's certificate,
 	// as istiod's own ConfigMap does, all that it holds are roots of the mesh:
-	// certificates of peers are verified with them, too.
+	// certificates of peers are verified with them, too. It is the place for no
+	// others.
 	RootCertFile string
 	// TokenFile holds the service account token that proves who this process
 	// is, read again at each connect and with each request for a certificate.

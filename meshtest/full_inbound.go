@@ -24,7 +24,7 @@ type Inbound struct {
 	// Permissive is both, which the lean view does not know: a server without the
 	// label that has its callers use TLS is given plain text there.
 	Permissive bool
-	// Filters are HTTP filters of any kind; see RBACFilter. They come after those
+	// Filters are HTTP filters of any kind; see JWTFilter and RBACFilter. They come after those
 	// of CUSTOM policies and before those of all others, as istiod puts JWT.
 	Filters  []HTTPFilter
 	Policies []AuthorizationPolicy
