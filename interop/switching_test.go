@@ -141,11 +141,11 @@ func TestPlainConnectionsEnd(t *testing.T) {
 	slow := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
+	received := s.provider.received.Load()
 	go func() { // ends with ctx
 		_, err := bareClient(conn).SayHello(ctx, &greetpb.SayHelloRequest{Name: "slowly"})
 		slow <- err
 	}()
-	received := s.provider.received.Load()
 	must(t, lab.WaitFor(within(t, 5*time.Second), "the slow call to begin", func(context.Context) error {
 		if s.provider.received.Load() == received {
 			return fmt.Errorf("it has not")

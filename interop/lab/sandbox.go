@@ -22,6 +22,10 @@ const Bridge = "pl0"
 // Gateway is where pods reach istiod.
 var Gateway = netip.MustParseAddr("10.244.0.1")
 
+// servedPorts are those that tests listen on among the ones the kernel gives to
+// connections.
+const servedPorts = "50000-50999,60052"
+
 // hosts is /etc/hosts of the test process and of every pod.
 var hosts = []string{
 	"127.0.0.1 localhost",
@@ -57,6 +61,10 @@ func furnish(dir string) error {
 		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
+	}
+	// No connection that the kernel numbers gets in the way of a server of a test.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_reserved_ports", []byte(servedPorts), 0o644); err != nil {
+		return err
 	}
 	return ip(
 		"link set lo up",
