@@ -84,6 +84,19 @@ func (c *ControlPlane) RemoveInbound(addr string) {
 	c.update(func(w *world) { w.setInbound(addr, nil) })
 }
 
+// SetMeshRoots names certificates in PEM that the mesh trusts besides those of its
+// authority, as meshConfig.caCertificates does for an istiod that runs with
+// ISTIO_MULTIROOT_MESH=true; each text may hold several. They take the place of
+// those before, and there may be none. Before the first SetMeshRoots whoever asks
+// for them is not answered, as by any other istiod.
+func (c *ControlPlane) SetMeshRoots(roots ...[]byte) {
+	var config []byte
+	for _, pem := range roots {
+		config = appendString(config, 34, string(pem))
+	}
+	c.SetResource(ProxyConfigType, "", config)
+}
+
 // SetEgress says what clients in the full view do with calls to what is no
 // Service; in the beginning that is AllowAny.
 func (c *ControlPlane) SetEgress(e Egress) {

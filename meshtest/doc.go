@@ -96,6 +96,11 @@
 //     along. initial_resource_versions are names that are watched and may be
 //     removed; their versions are compared with nothing.
 //
+// # In both views
+//
+// Whoever asks for ProxyConfigType, as Istio's agent does, gets the roots of
+// SetMeshRoots in one resource without a name, again when they change.
+//
 // # Where it differs
 //
 // What changes is sent at once, not after 100 ms of quiet. Resources come in the

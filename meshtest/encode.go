@@ -16,6 +16,10 @@ const (
 	ClusterLoadAssignmentType = typePrefix + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
+// ProxyConfigType is what Istio's agents ask for on their own account; see
+// [ControlPlane.SetMeshRoots].
+const ProxyConfigType = typePrefix + "istio.mesh.v1alpha1.ProxyConfig"
+
 // The append functions write one protobuf field each. Scalars with their
 // default value are left out, as proto3 does; messages are always written,
 // since their presence means something.

@@ -28,7 +28,7 @@ func (w *watch) respond(world *world, n node) *answer {
 
 // speaksAnyway says that a response is sent even when it holds nothing.
 func (w *watch) speaksAnyway(n node) bool {
-	return wildcard(w.typeURL) || n.lean && w.typeURL == RouteConfigurationType
+	return wildcard(w.typeURL) && w.typeURL != ProxyConfigType || n.lean && w.typeURL == RouteConfigurationType
 }
 
 // choose answers for the types that are watched by name: all of them, those that

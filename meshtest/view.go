@@ -18,6 +18,7 @@ type answer struct {
 func (w *world) lookup(n node, typeURL string, names []string) []named {
 	found := make(map[string][]byte)
 	switch {
+	case typeURL == ProxyConfigType: // what SetMeshRoots said
 	case n.lean && typeURL == ListenerType:
 		w.leanListeners(n, names, found)
 	case n.lean || !wildcard(typeURL):
@@ -113,6 +114,9 @@ func (w *world) override(n node, typeURL string, names []string, found map[strin
 // asksFor says that a resource of this name belongs to what a node asked for. An
 // API listener is also asked for without its port, and by naming nothing.
 func (n node) asksFor(typeURL string, names []string, name string) bool {
+	if typeURL == ProxyConfigType {
+		return true
+	}
 	if !n.lean && wildcard(typeURL) {
 		return typeURL == ClusterType || !leanName(name)
 	}

@@ -162,6 +162,8 @@ func (w *watch) stirred(world *world, n node) bool {
 	switch {
 	case world.version == w.seen:
 		return false
+	case w.typeURL == ProxyConfigType:
+		return world.news.types[w.typeURL] > w.seen
 	case n.lean && pushedWhole(w.typeURL):
 		return true
 	case pushedWhole(w.typeURL):
@@ -205,7 +207,7 @@ func (w *world) changedAt(typeURL, name string) uint64 {
 
 // wildcard says that no names stand for all resources of the type.
 func wildcard(typeURL string) bool {
-	return typeURL == ListenerType || typeURL == ClusterType
+	return typeURL == ListenerType || typeURL == ClusterType || typeURL == ProxyConfigType
 }
 
 // pushedWhole says that a change sends all watched resources of the type again,
