@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,6 +25,9 @@ type Istiod struct {
 	lab   *Lab
 	index int
 	env   []string // beside that of all replicas
+
+	// meshConfig is its file: that of all replicas, or one of its own.
+	meshConfig string
 
 	mu      sync.Mutex
 	process *process // nil while it is down; guarded by mu
@@ -88,7 +92,7 @@ func (i *Istiod) Start(ctx context.Context) error {
 		"ISTIOD_CUSTOM_HOST=localhost",
 	}, slices.Concat(i.lab.options.IstiodEnv, i.env)...)
 	p, err := startProcess(i.lab.logs, name, env, filepath.Join(i.lab.binaries, "istiod"), "discovery",
-		"--kubeconfig", i.lab.kubeconfig, "--meshConfig", i.lab.meshConfig, "--domain", "cluster.local",
+		"--kubeconfig", i.lab.kubeconfig, "--meshConfig", i.meshConfig, "--domain", "cluster.local",
 		"--grpcAddr", open(15010), "--secureGRPCAddr", open(15012),
 		"--httpsAddr", local(15017), "--httpAddr", local(18080), "--monitoringAddr", local(15014))
 	if err != nil {
@@ -96,6 +100,19 @@ func (i *Istiod) Start(ctx context.Context) error {
 	}
 	i.process = p
 	return p.ready(ctx, httpReady(i.DebugURL()+"/ready"))
+}
+
+// SetMeshConfig gives the replica a MeshConfig of its own, in YAML. One that has
+// such and runs takes a change up by itself, soon.
+func (i *Istiod) SetMeshConfig(text string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.meshConfig = filepath.Join(i.lab.data, fmt.Sprintf("mesh-%d.yaml", i.index))
+	next := i.meshConfig + ".next"
+	if err := os.WriteFile(next, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(next, i.meshConfig)
 }
 
 // Kill ends the replica as a crash does (SIGKILL): its connections are reset.

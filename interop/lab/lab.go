@@ -163,10 +163,20 @@ func (l *Lab) AddIstiod(ctx context.Context, env ...string) (*Istiod, error) {
 	return i, i.Start(ctx)
 }
 
+// AddMesh is AddIstiod for a replica with a MeshConfig of its own, in YAML.
+func (l *Lab) AddMesh(ctx context.Context, meshConfig string, env ...string) (*Istiod, error) {
+	i := l.replica()
+	i.env = env
+	if err := i.SetMeshConfig(meshConfig); err != nil {
+		return nil, err
+	}
+	return i, i.Start(ctx)
+}
+
 func (l *Lab) replica() *Istiod {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := &Istiod{lab: l, index: len(l.replicas)}
+	i := &Istiod{lab: l, index: len(l.replicas), meshConfig: l.meshConfig}
 	l.replicas = append(l.replicas, i)
 	return i
 }
