@@ -79,6 +79,7 @@ func (t *settingsText) node(n *Node) {
 
 func (t *settingsText) identity(c *Config) {
 	id := &c.Identity
+	t.line("roots that the mesh's configuration names", either(id.NoMeshRoots, "not trusted", ""))
 	switch {
 	case id.Disabled:
 		t.line("certificate", "none, as the settings say")

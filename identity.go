@@ -3,6 +3,7 @@ package proxyless
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,10 @@ type identity struct {
 
 	once sync.Once // of want
 
+	// Written by the ADS loop.
+	named  atomic.Pointer[[]*x509.Certificate] // the roots that the mesh's configuration names; nil while it says nothing
+	nudged chan struct{}                       // holds a token while run has not looked at them
+
 	// Written by run.
 	held    atomic.Pointer[credential]
 	problem atomic.Pointer[Error] // what is wrong with getting a certificate; nil when nothing is
@@ -37,6 +42,7 @@ type identity struct {
 	renewal renewal
 	overlap rootOverlap
 	roots   *fileCache[*trustRoots] // the watched file of roots; nil for none
+	lay     *trustRoots             // beside the certificate in files, when that was good last
 	said    string                  // which trouble was logged last, so that it is not repeated
 	useful  bool                    // as turned was told last
 
@@ -58,7 +64,7 @@ func (c *credential) expired(now time.Time) bool { return now.After(c.certificat
 func newIdentity(config *Config, log *slog.Logger, counts *counters, readFile func(string) ([]byte, error)) *identity {
 	i := &identity{
 		config: config, log: log, counts: counts, renewal: renewal{settings: &config.Identity},
-		wanted: make(chan struct{}), got: make(chan struct{}), done: make(chan struct{}),
+		nudged: make(chan struct{}, 1), wanted: make(chan struct{}), got: make(chan struct{}), done: make(chan struct{}),
 	}
 	switch id := &config.Identity; {
 	case id.Disabled:
@@ -168,8 +174,37 @@ func (i *identity) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			timer.Reset(time.Until(i.heed(step(ctx))))
+		case <-i.nudged:
 		}
+		timer.Reset(time.Until(i.heed(step(ctx))))
+	}
+}
+
+// name takes over the roots that the mesh's configuration names besides those of
+// its authority, in the place of those that it named before. It never blocks.
+func (i *identity) name(roots []*x509.Certificate) {
+	i.named.Store(&roots)
+	select {
+	case i.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// lookAtNamed takes the roots over that the mesh's configuration names. When they
+// change, the authority's own may have: it is asked again soon, as Istio's agent
+// does at once.
+func (i *identity) lookAtNamed(now time.Time) {
+	named := i.named.Load()
+	if named == nil || i.overlap.named != nil && sameRoots(*named, i.overlap.named) {
+		return
+	}
+	first := i.overlap.named == nil
+	i.overlap.named = *named
+	if len(*named) > 0 || !first {
+		i.log.Info("the mesh's configuration names root certificates", "count", len(*named))
+	}
+	if !first && i.ca != nil && i.current() != nil {
+		i.renewal.hurry(now)
 	}
 }
 
@@ -200,6 +235,7 @@ const lookPause = 10 * time.Second
 func (i *identity) ask(ctx context.Context) time.Time {
 	now := time.Now()
 	i.lookAtRoots(now)
+	i.lookAtNamed(now)
 	if i.renewal.due(now) {
 		i.renew(ctx)
 		now = time.Now()
@@ -294,6 +330,7 @@ func (i *identity) refused(from string, err error) *Error {
 // look does what is due where certificates lie in files.
 func (i *identity) look(context.Context) time.Time {
 	now := time.Now()
+	i.lookAtNamed(now)
 	fit, failure := i.files.load(&i.config.Node, now)
 	if failure != nil {
 		i.fail(failure)
@@ -309,7 +346,10 @@ func (i *identity) look(context.Context) time.Time {
 			i.problem.Store(nil)
 			i.said = ""
 		}
-		i.hold(fit.certificate, fit.id, fit.roots, now)
+		i.lay = fit.roots
+		i.hold(fit.certificate, fit.id, i.overlap.beside(i.lay), now)
+	} else if c := i.current(); c != nil { // what the mesh's configuration names may have changed
+		i.hold(c.certificate, c.id, i.overlap.beside(i.lay), c.received)
 	}
 	return time.Now().Add(i.files.pause)
 }

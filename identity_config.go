@@ -68,6 +68,12 @@ type Identity struct {
 	// Curve is that of elliptic keys: P256, the default, or P384. ECC_CURVE.
 	Curve string
 
+	// NoMeshRoots trusts none of the roots that the mesh's configuration names
+	// besides those of its authority (meshConfig.caCertificates, with istiod's
+	// ISTIO_MULTIROOT_MESH); else they vouch for peers, whatever their trust domain.
+	// PROXY_CONFIG_XDS_AGENT=false.
+	NoMeshRoots bool
+
 	bundleFile string        // spiffe_trust_bundle_map_file of the bootstrap's provider
 	refresh    time.Duration // its refresh_interval; 0 where nothing is said
 }
@@ -117,6 +123,9 @@ func (f *filler) fillIdentity() error {
 	}
 	if c.Disabled {
 		return nil
+	}
+	if asked, err := strconv.ParseBool(env("PROXY_CONFIG_XDS_AGENT")); err == nil && !asked {
+		c.NoMeshRoots = true
 	}
 	if !c.named() && c.CAAddress == "" {
 		f.fillCertFiles()

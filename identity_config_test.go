@@ -85,6 +85,7 @@ func TestIstiosVariablesAboutKeys(t *testing.T) {
 		"none":            {nil, Identity{Lifetime: 24 * time.Hour, RenewRatio: 0.5, RenewJitter: 0.01, Curve: "P256"}, ""},
 		"Istio's":         {map[string]string{"SECRET_TTL": "1h30m", "SECRET_GRACE_PERIOD_RATIO": "0.25", "SECRET_GRACE_PERIOD_RATIO_JITTER": "0", "ECC_SIGNATURE_ALGORITHM": "ECDSA", "ECC_CURVE": "P384", "WORKLOAD_RSA_KEY_SIZE": "4096"}, Identity{Lifetime: 90 * time.Minute, RenewRatio: 0.25, RenewJitter: -1, Curve: "P384"}, ""},
 		"Dubbo's seconds": {map[string]string{"SECRET_TTL": "86400"}, Identity{Lifetime: 24 * time.Hour, RenewRatio: 0.5, RenewJitter: 0.01, Curve: "P256"}, ""},
+		"no other roots":  {map[string]string{"PROXY_CONFIG_XDS_AGENT": "false"}, Identity{Lifetime: 24 * time.Hour, RenewRatio: 0.5, RenewJitter: 0.01, Curve: "P256", NoMeshRoots: true}, ""},
 		"RSA":             {map[string]string{"WORKLOAD_RSA_KEY_SIZE": "3072"}, Identity{Lifetime: 24 * time.Hour, RenewRatio: 0.5, RenewJitter: 0.01, RSABits: 3072}, ""},
 		"no duration":     {map[string]string{"SECRET_TTL": "soon"}, Identity{}, "SECRET_TTL"},
 		"no time at all":  {map[string]string{"SECRET_TTL": "0"}, Identity{}, "SECRET_TTL"},

@@ -39,6 +39,10 @@ type RootState struct {
 	Subject string
 	Serial  string // in hexadecimal
 	Expires time.Time
+	// Named says that it vouches for peers only because the mesh's configuration
+	// names it (meshConfig.caCertificates): it did not come with a certificate, and
+	// stands in no file.
+	Named bool
 }
 
 // state is the identity as users see it.
@@ -70,8 +74,8 @@ func (i *identity) state() IdentityState {
 	leaf := c.certificate.Leaf
 	s.ID, s.Serial, s.Received, s.Expires = c.id, leaf.SerialNumber.Text(16), c.received, leaf.NotAfter
 	if c.roots != nil {
-		for _, root := range c.roots.list {
-			s.Roots = append(s.Roots, RootState{Subject: root.Subject.String(), Serial: root.SerialNumber.Text(16), Expires: root.NotAfter})
+		for at, root := range c.roots.list {
+			s.Roots = append(s.Roots, RootState{Subject: root.Subject.String(), Serial: root.SerialNumber.Text(16), Expires: root.NotAfter, Named: at >= len(c.roots.list)-c.roots.named})
 		}
 	}
 	return s

@@ -86,8 +86,11 @@ func Join(ctx context.Context, cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.ads = newADS(&m.config, m.log, &m.counts, os.ReadFile, m.publish)
-	if !m.identity.available() {
+	switch {
+	case !m.identity.available():
 		m.ads.machine.decode = decodeAnonymously
+	case !m.config.Identity.NoMeshRoots:
+		m.ads.nameRoots = m.identity.name
 	}
 	loop, stop := context.WithCancel(context.WithoutCancel(ctx))
 	m.stop = stop

@@ -188,7 +188,7 @@ func (q *qos) runSecurity(c *qosCall) qosAnswer {
 	var b strings.Builder
 	b.WriteString(s.text(len(s.PlainText)))
 	for _, root := range s.Identity.Roots {
-		fmt.Fprintf(&b, "Root: %s, serial %s, until %s\n", root.Subject, root.Serial, stampOf(root.Expires))
+		fmt.Fprintf(&b, "Root: %s, serial %s, until %s%s\n", root.Subject, root.Serial, stampOf(root.Expires), either(root.Named, ", named by the mesh's configuration", ""))
 	}
 	return said(b.String())
 }

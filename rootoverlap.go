@@ -8,11 +8,13 @@ import (
 
 // rootOverlap is which roots are trusted while they change: those of the newest
 // answer, those of older ones until the certificate that came with them has
-// expired, and those of the watched file once it shares one with an answer. It
-// has no clock and is owned by the identity's goroutine.
+// expired, those of the watched file once it shares one with an answer, and those
+// that the mesh's configuration names. It has no clock and is owned by the
+// identity's goroutine.
 type rootOverlap struct {
 	answers []answeredRoots     // the newest last
 	file    []*x509.Certificate // what the watched file holds; empty where none is watched
+	named   []*x509.Certificate // what the mesh's configuration names; nil while it says nothing
 	made    *trustRoots         // the latest result
 }
 
@@ -53,10 +55,28 @@ func (o *rootOverlap) trusted(now time.Time) *trustRoots {
 	if slices.ContainsFunc(o.file, func(c *x509.Certificate) bool { return contains(list, c) }) {
 		list = union(list, o.file)
 	}
-	if o.made == nil || !sameRoots(o.made.list, list) {
+	return o.and(list)
+}
+
+// and is roots with those that the mesh's configuration names.
+func (o *rootOverlap) and(list []*x509.Certificate) *trustRoots {
+	own := len(list)
+	list = union(list[:own:own], o.named)
+	if named := len(list) - own; o.made == nil || o.made.named != named || !sameRoots(o.made.list, list) {
 		o.made = newTrustRoots(list)
+		o.made.named = named
 	}
 	return o.made
+}
+
+// beside is what is trusted where the roots lie in files: those, and what the
+// mesh's configuration names. A map of roots by trust domain leaves nothing open
+// that could be added to.
+func (o *rootOverlap) beside(file *trustRoots) *trustRoots {
+	if len(o.named) == 0 || file == nil || file.domains != nil {
+		return file
+	}
+	return o.and(file.list)
 }
 
 // next is when what is trusted changes by itself; zero for never.
@@ -80,17 +100,4 @@ func (o *rootOverlap) known(list []*x509.Certificate) bool {
 	all := !slices.ContainsFunc(list, func(c *x509.Certificate) bool { return !contains(newest, c) })
 	none := !slices.ContainsFunc(list, func(c *x509.Certificate) bool { return contains(o.made.list, c) })
 	return all || none
-}
-
-func union(list, more []*x509.Certificate) []*x509.Certificate {
-	for _, c := range more {
-		if !contains(list, c) {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
-func contains(list []*x509.Certificate, c *x509.Certificate) bool {
-	return slices.ContainsFunc(list, c.Equal)
 }

@@ -32,6 +32,7 @@ type session struct {
 	greeted  bool // the first request, which carries the node, is out
 	opened   bool // the stream did
 	answered bool // a response came
+	roots    rootsAsked
 
 	// Written by talk before its first event, read after its last.
 	token, tokenPath string

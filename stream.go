@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,12 +23,15 @@ import (
 // joins.
 type ads struct {
 	// Constant after construction.
-	config   *Config
-	log      *slog.Logger
-	counts   *counters
-	publish  func(outcome) // called by run, before anything is acknowledged
-	readFile func(string) ([]byte, error)
-	done     chan struct{} // closed when run returns
+	config  *Config
+	log     *slog.Logger
+	counts  *counters
+	publish func(outcome) // called by run, before anything is acknowledged
+	// nameRoots is told of the roots that the mesh's configuration names; nil has
+	// nobody ask for them. Set before run.
+	nameRoots func([]*x509.Certificate)
+	readFile  func(string) ([]byte, error)
+	done      chan struct{} // closed when run returns
 
 	// Atomics.
 	trouble atomic.Pointer[Error] // why there is no working stream; nil when there is one
@@ -43,6 +47,7 @@ type ads struct {
 	dns      nameService
 	attempts int             // since the last session that got an answer
 	sotwOnly map[string]bool // replicas that do not speak delta, by address
+	rootless map[string]int  // how often in a row those ended the stream when they were asked for roots
 	said     string          // which trouble was logged last, so that it is not repeated
 }
 
@@ -68,7 +73,7 @@ func newADS(config *Config, log *slog.Logger, counts *counters, readFile func(st
 	a := &ads{
 		config: config, log: log, counts: counts, publish: publish, readFile: readFile,
 		done: make(chan struct{}), wake: make(chan struct{}, 1),
-		machine: newDiscovery(config.ResourceTimeout), sotwOnly: map[string]bool{},
+		machine: newDiscovery(config.ResourceTimeout), sotwOnly: map[string]bool{}, rootless: map[string]int{},
 	}
 	if config.View == ViewFull {
 		a.machine.useFullView(config.Node.Namespace, config.Node.Domain)
@@ -190,7 +195,12 @@ func (a *ads) handle(e event) error {
 	a.said, a.session.answered = "", true
 	a.counts.responses.Add(1)
 	a.counts.lastAnswer.Store(now.UnixNano())
-	a.machine.receive(now, r)
+	a.askForRoots()
+	if isProxyConfig(r.typeURL) {
+		a.takeRoots(&r)
+	} else {
+		a.machine.receive(now, r)
+	}
 	return nil
 }
 
@@ -205,6 +215,7 @@ func (a *ads) ended(err error) time.Duration {
 	s := a.session
 	a.hangUp()
 	a.machine.disconnect()
+	a.noteRefusal(s, err)
 	if s.answered && time.Since(s.since) >= settled {
 		a.attempts = 0
 		a.log.Info("control plane ended the stream; reconnecting", keyControlPlane, s.address, keyError, err)

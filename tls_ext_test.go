@@ -42,8 +42,14 @@ type secured struct {
 // authority.
 func beginSecuredBy(t *testing.T, ca *meshtest.Authority, s meshtest.Service, change ...func(*proxyless.Config)) *secured {
 	t.Helper()
+	return beginSecuredAt(t, ca, s, nil, change...)
+}
+
+// beginSecuredAt is beginSecuredBy with options of the control plane.
+func beginSecuredAt(t *testing.T, ca *meshtest.Authority, s meshtest.Service, options []meshtest.Option, change ...func(*proxyless.Config)) *secured {
+	t.Helper()
 	x := &secured{t: t, ca: ca}
-	x.cp = meshtest.New(t, meshtest.WithAuthority(ca))
+	x.cp = meshtest.New(t, append(options, meshtest.WithAuthority(ca))...)
 	x.cp.SetService(s)
 	root, token, err := ca.WriteFiles(t.TempDir(), testNamespace, "caller")
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -16,6 +17,7 @@ type trustRoots struct {
 	pool    *x509.CertPool            // for those of no domain below; nil is none
 	domains map[string]*x509.CertPool // by trust domain (gRFC A87, Envoy's SPIFFE validator); nil is none
 	list    []*x509.Certificate       // all that was put into the above; nil of the system's roots
+	named   int                       // how many at the end of list nothing but the mesh's configuration names
 }
 
 // maxRoots bounds the certificates that one file, answer or bundle may hold.
@@ -158,4 +160,18 @@ func sameRoots(a, b []*x509.Certificate) bool {
 		}
 	}
 	return true
+}
+
+// union is a list with those of another that it lacks.
+func union(list, more []*x509.Certificate) []*x509.Certificate {
+	for _, c := range more {
+		if !contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func contains(list []*x509.Certificate, c *x509.Certificate) bool {
+	return slices.ContainsFunc(list, c.Equal)
 }

@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -19,10 +20,11 @@ const (
 // adsRequest is an envoy.service.discovery.v3.DiscoveryRequest, or a
 // DeltaDiscoveryRequest.
 type adsRequest struct {
-	node  *nodeMessage // in the first request of a stream only
-	kind  kind
-	nonce string // of the response that is answered; empty at first
-	nack  string // why the response was rejected; empty for ACK
+	node    *nodeMessage // in the first request of a stream only
+	kind    kind
+	typeURL string // in the place of the kind's, of a type that is none; empty for none
+	nonce   string // of the response that is answered; empty at first
+	nack    string // why the response was rejected; empty for ACK
 
 	// State of the world.
 	version string   // last accepted version of the kind
@@ -51,7 +53,7 @@ func (r *adsRequest) append(b []byte) []byte {
 		b = protowire.AppendTag(b, 3, protowire.BytesType)
 		b = protowire.AppendString(b, name)
 	}
-	b = appendText(b, 4, r.kind.typeURL())
+	b = appendText(b, 4, cmp.Or(r.typeURL, r.kind.typeURL()))
 	b = appendText(b, 5, r.nonce)
 	if r.nack != "" {
 		b = appendMessage(b, 6, appendStatus(nil, codes.InvalidArgument, r.nack))

@@ -1,6 +1,8 @@
 package proxyless
 
 import (
+	"cmp"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -11,7 +13,7 @@ func (r *adsRequest) appendDelta(b []byte) []byte {
 	if r.node != nil {
 		b = appendMessage(b, 1, appendNode(nil, r.node))
 	}
-	b = appendText(b, 2, r.kind.typeURL())
+	b = appendText(b, 2, cmp.Or(r.typeURL, r.kind.typeURL()))
 	for _, name := range r.subscribe {
 		b = protowire.AppendTag(b, 3, protowire.BytesType)
 		b = protowire.AppendString(b, name)
