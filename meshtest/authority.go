@@ -156,12 +156,12 @@ func (a *Authority) RotateRoot(keep bool) error {
 	return nil
 }
 
-// Intermediate has certificates signed by a new intermediate below the newest
-// root.
-func (a *Authority) Intermediate() error {
+// Intermediate has certificates signed by a new intermediate below what signed
+// so far. The functions change it before it is signed.
+func (a *Authority) Intermediate(change ...func(*x509.Certificate)) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	below, err := a.signer.newAuthority("intermediate")
+	below, err := a.signer.newAuthority("intermediate", change...)
 	if err == nil {
 		a.signer = below
 	}
@@ -313,7 +313,7 @@ func (a *Authority) newRoot() error {
 }
 
 // newAuthority makes an intermediate, or a root where s is nil.
-func (s *signer) newAuthority(name string) (*signer, error) {
+func (s *signer) newAuthority(name string, change ...func(*x509.Certificate)) (*signer, error) {
 	key, err := newKey()
 	if err != nil {
 		return nil, err
@@ -327,6 +327,9 @@ func (s *signer) newAuthority(name string) (*signer, error) {
 		c.Subject = pkix.Name{Organization: []string{"meshtest"}, CommonName: fmt.Sprintf("%s %x", name, c.SerialNumber.Bytes()[:4])}
 		c.NotAfter = time.Now().Add(10 * 365 * 24 * time.Hour)
 		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage = true, true, x509.KeyUsageCertSign, nil
+		for _, f := range change {
+			f(c)
+		}
 	})
 	if err != nil {
 		return nil, err
