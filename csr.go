@@ -25,7 +25,16 @@ type certAuthority struct {
 	addresses []string // asked in order
 	readFile  func(string) ([]byte, error)
 
-	first int // of the addresses; owned by the caller of ask
+	// Owned by the caller of ask.
+	first   int             // of the addresses
+	pending *pendingRequest // made, and not answered yet; nil for none
+}
+
+// pendingRequest is a key with the request to certify it. Attempts that fail
+// share one: an RSA key takes seconds of a processor.
+type pendingRequest struct {
+	key     crypto.Signer
+	message []byte
 }
 
 const (
@@ -63,27 +72,25 @@ func (a *certAuthority) rootFile() string {
 	return a.config.RootCertFile
 }
 
-// ask has a new key certified. Each address is tried once, the one that answered
-// last before the others. The error is that of the last one tried.
+// ask has a key certified that no answer was about. Each address is tried once,
+// the one that answered last before the others. The error is that of the last one
+// tried.
 func (a *certAuthority) ask(ctx context.Context) (*issue, *Error) {
-	key, err := newKey(&a.config.Identity)
-	if err != nil {
-		return nil, &Error{Stage: StageIdentity, Reason: "no key can be made", Err: err}
+	if a.pending == nil {
+		var err error
+		if a.pending, err = a.prepare(); err != nil {
+			return nil, &Error{Stage: StageIdentity, Reason: "no request for a certificate can be made", Err: err}
+		}
 	}
-	csr, err := signingRequest(key, a.spiffeID())
-	if err != nil {
-		return nil, &Error{Stage: StageIdentity, Reason: "no request can be signed", Err: err}
-	}
-	request := certificateRequest{csr: csr, lifetime: a.config.Identity.Lifetime, signer: a.signer()}
-	message := request.append(nil)
 	var trouble *Error
 	for range a.addresses {
 		address := a.name()
 		x := contact{config: a.config, address: address, authority: true, rootFile: a.rootFile()}
-		answer, err := a.call(ctx, &x, message)
-		made := &issue{from: address, key: key}
+		answer, err := a.call(ctx, &x, a.pending.message)
+		made := &issue{from: address, key: a.pending.key}
 		if err == nil {
 			if made.chain, made.roots, err = decodeCertificateResponse(answer); err == nil {
+				a.pending = nil
 				return made, nil
 			}
 			err = fmt.Errorf("it sent what is no IstioCertificateResponse: %w", err)
@@ -95,6 +102,19 @@ func (a *certAuthority) ask(ctx context.Context) (*issue, *Error) {
 		}
 	}
 	return nil, trouble
+}
+
+func (a *certAuthority) prepare() (*pendingRequest, error) {
+	key, err := newKey(&a.config.Identity)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := signingRequest(key, a.spiffeID())
+	if err != nil {
+		return nil, err
+	}
+	request := certificateRequest{csr: csr, lifetime: a.config.Identity.Lifetime, signer: a.signer()}
+	return &pendingRequest{key, request.append(nil)}, nil
 }
 
 // call makes one call on a connection of its own: the next one is hours away.

@@ -4,12 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/status"
 )
 
 // identity is who this workload is to its peers: a certificate, renewed for as
@@ -36,7 +37,8 @@ type identity struct {
 	// Written by run.
 	held    atomic.Pointer[credential]
 	problem atomic.Pointer[Error] // what is wrong with getting a certificate; nil when nothing is
-	due     atomic.Int64          // when the next one is asked for, in unix nanoseconds; 0 is not known
+	facts   sync.Mutex            // held while held and due change, so that state sees them as one
+	due     time.Time             // when the next one is asked for, zero for not known; read under facts
 
 	// Owned by run.
 	renewal renewal
@@ -56,10 +58,18 @@ type credential struct {
 	id          string           // spiffe://domain/ns/namespace/sa/account; empty for a file's that has none
 	roots       *trustRoots      // what the mesh's certificates are verified with, those of before included while they overlap
 	received    time.Time
+	end         time.Time // from which on peers refuse the certificate, for its own age or that of one above it
 }
 
-// expired says that peers refuse the certificate.
-func (c *credential) expired(now time.Time) bool { return now.After(c.certificate.Leaf.NotAfter) }
+func (c *credential) expired(now time.Time) bool { return now.After(c.end) }
+
+// ending is how its end is spoken of.
+func (c *credential) ending() string {
+	if c.end.Before(c.certificate.Leaf.NotAfter) {
+		return "the authority's own certificate expired at " + stamp(c.end)
+	}
+	return "the certificate expired at " + stamp(c.end)
+}
 
 func newIdentity(config *Config, log *slog.Logger, counts *counters, readFile func(string) ([]byte, error)) *identity {
 	i := &identity{
@@ -141,8 +151,7 @@ func (i *identity) trouble() *Error {
 		return problem
 	}
 	if now := time.Now(); c.expired(now) {
-		end := c.certificate.Leaf.NotAfter
-		e := &Error{Stage: StageIdentity, Resource: c.id, Reason: fmt.Sprintf("the certificate expired at %s, %s ago, and there is no new one", stamp(end), between(end, now))}
+		e := &Error{Stage: StageIdentity, Resource: c.id, Reason: fmt.Sprintf("%s, %s ago, and there is no new one", c.ending(), between(c.end, now))}
 		if problem != nil {
 			e.Reason += ": " + problem.Reason
 			e.Advice, e.Err = problem.Advice, problem.Err
@@ -220,7 +229,7 @@ func (i *identity) heed(again time.Time) time.Time {
 		}
 	}
 	if useful {
-		if end := c.certificate.Leaf.NotAfter.Add(time.Millisecond); end.Before(again) {
+		if end := c.end.Add(time.Millisecond); end.Before(again) {
 			return end
 		}
 	}
@@ -239,8 +248,8 @@ func (i *identity) ask(ctx context.Context) time.Time {
 	if i.renewal.due(now) {
 		i.renew(ctx)
 		now = time.Now()
-	} else if c := i.current(); c != nil {
-		i.hold(c.certificate, c.id, i.overlap.trusted(now), c.received)
+	} else if i.current() != nil {
+		i.trust(i.overlap.trusted(now))
 	}
 	again := i.renewal.next
 	if expiry := i.overlap.next(); !expiry.IsZero() && expiry.Before(again) {
@@ -249,7 +258,9 @@ func (i *identity) ask(ctx context.Context) time.Time {
 	if look := now.Add(lookPause); look.Before(again) {
 		again = look
 	}
-	i.due.Store(i.renewal.next.UnixNano())
+	i.facts.Lock()
+	i.due = i.renewal.next
+	i.facts.Unlock()
 	return again
 }
 
@@ -267,13 +278,11 @@ func (i *identity) lookAtRoots(now time.Time) {
 	if !good || sameRoots(roots.list, i.overlap.file) {
 		return
 	}
-	first := i.overlap.file == nil
-	i.overlap.file = roots.list
-	if c := i.current(); !first && c != nil {
+	if i.current() != nil {
 		i.log.Info("the mesh's root certificates changed", "file", i.ca.rootFile())
-		if !i.overlap.known(roots.list) {
-			i.renewal.hurry(now)
-		}
+	}
+	if i.overlap.read(roots.list) {
+		i.renewal.hurry(now)
 	}
 }
 
@@ -300,31 +309,19 @@ func (i *identity) renew(ctx context.Context) {
 	now := time.Now()
 	var fit *parsed
 	if trouble == nil {
-		var err error
-		if fit, err = made.judge(&i.config.Node, now); err != nil {
-			trouble = i.refused("authority "+made.from, err)
-		}
+		fit, trouble = made.judge(&i.config.Node, now)
 	}
 	if trouble != nil {
 		i.renewal.failed(now)
 		i.fail(trouble)
 		return
 	}
-	end := fit.certificate.Leaf.NotAfter
-	i.renewal.granted(now, end)
-	i.overlap.add(fit.roots, end)
+	i.renewal.granted(now, fit.end)
+	i.overlap.add(fit.roots, fit.end)
+	i.counts.certificates.Add(1)
 	i.succeed()
-	i.hold(fit.certificate, fit.id.text, i.overlap.trusted(now), now)
-	i.log.Info("this workload has a certificate", keyIdentity, fit.id.text, "from", made.from, "until", stamp(end), "renewal", stamp(i.renewal.next))
-}
-
-// refused is the trouble with a certificate that came and is not taken.
-func (i *identity) refused(from string, err error) *Error {
-	var own *Error
-	if errors.As(err, &own) {
-		return own
-	}
-	return &Error{Stage: StageIdentity, Resource: from, Reason: "what came cannot be used: " + err.Error(), Err: err}
+	i.hold(&credential{certificate: fit.certificate, id: fit.id.text, roots: i.overlap.trusted(now), received: now, end: fit.end})
+	i.log.Info("this workload has a certificate", keyIdentity, fit.id.text, "from", made.from, "until", stamp(fit.end), "renewal", stamp(i.renewal.next))
 }
 
 // look does what is due where certificates lie in files.
@@ -336,38 +333,50 @@ func (i *identity) look(context.Context) time.Time {
 		i.fail(failure)
 	}
 	if fit != nil {
+		fit.received = now
 		if c := i.current(); c == nil || c.certificate != fit.certificate {
 			i.counts.certificates.Add(1)
-			i.log.Info("this workload has a certificate", keyIdentity, fit.id, "from", i.config.Identity.CertFile, "until", stamp(fit.certificate.Leaf.NotAfter))
+			i.log.Info("this workload has a certificate", keyIdentity, fit.id, "from", i.files.file, "until", stamp(fit.end))
 		} else {
-			now = c.received
+			fit.received = c.received
 		}
 		if failure == nil { // before those who wait are told
-			i.problem.Store(nil)
-			i.said = ""
+			i.succeed()
 		}
 		i.lay = fit.roots
-		i.hold(fit.certificate, fit.id, i.overlap.beside(i.lay), now)
-	} else if c := i.current(); c != nil { // what the mesh's configuration names may have changed
-		i.hold(c.certificate, c.id, i.overlap.beside(i.lay), c.received)
+		fit.roots = i.overlap.beside(i.lay)
+		i.hold(fit)
+	} else { // what the mesh's configuration names may have changed
+		i.trust(i.overlap.beside(i.lay))
 	}
 	return time.Now().Add(i.files.pause)
 }
 
+// trust puts other roots in force, where there is a certificate.
+func (i *identity) trust(roots *trustRoots) {
+	if c := i.current(); c != nil {
+		next := *c
+		next.roots = roots
+		i.hold(&next)
+	}
+}
+
 // hold puts a certificate and roots in force, where either is new.
-func (i *identity) hold(certificate *tls.Certificate, id string, roots *trustRoots, received time.Time) {
+func (i *identity) hold(next *credential) {
 	old := i.current()
-	if old != nil && old.certificate == certificate && old.roots == roots {
+	if old != nil && old.certificate == next.certificate && old.roots == next.roots {
 		return
 	}
-	i.held.Store(&credential{certificate: certificate, id: id, roots: roots, received: received})
+	i.facts.Lock()
+	i.due = i.renewal.next
+	i.held.Store(next)
+	i.facts.Unlock()
 	if old == nil {
 		close(i.got)
 	}
 }
 
 func (i *identity) succeed() {
-	i.counts.certificates.Add(1)
 	i.problem.Store(nil)
 	i.said = ""
 }
@@ -377,7 +386,7 @@ func (i *identity) fail(trouble *Error) {
 	i.counts.certFailures.Add(1)
 	i.problem.Store(trouble)
 	// Not the reason: it may tell the time, and would be news at each attempt.
-	key := trouble.Resource + trouble.Advice
+	key := trouble.Resource + trouble.Advice + status.Code(trouble.Err).String()
 	c := i.current()
 	if c != nil && c.expired(time.Now()) {
 		key += "expired"
@@ -392,6 +401,6 @@ func (i *identity) fail(trouble *Error) {
 	case c.expired(time.Now()):
 		i.log.Error("this workload's certificate has expired and is not renewed: peers refuse it", keyError, i.trouble().Error())
 	default:
-		i.log.Warn("this workload's certificate is not renewed; the old one stays", keyError, trouble.Error(), "until", stamp(c.certificate.Leaf.NotAfter))
+		i.log.Warn("this workload's certificate is not renewed; the old one stays", keyError, trouble.Error(), "until", stamp(c.end))
 	}
 }

@@ -30,17 +30,10 @@ func newCertFiles(id *Identity) *certFiles {
 	return f
 }
 
-// fileCredential is what was found in files.
-type fileCredential struct {
-	certificate *tls.Certificate
-	id          string
-	roots       *trustRoots
-}
-
 // load reads what changed. Both results may be set: what is in force, and what
 // is wrong with what came after it. A certificate out of its time does not take
 // the place of another.
-func (f *certFiles) load(n *Node, now time.Time) (*fileCredential, *Error) {
+func (f *certFiles) load(n *Node, now time.Time) (*credential, *Error) {
 	pair, good, failure := f.pair.get()
 	if !good {
 		return nil, f.trouble(failure)
@@ -49,19 +42,23 @@ func (f *certFiles) load(n *Node, now time.Time) (*fileCredential, *Error) {
 	if !trusted {
 		return nil, f.trouble(rootFailure)
 	}
-	found := &fileCredential{certificate: pair, roots: roots}
+	found := &credential{certificate: pair, roots: roots, end: pair.Leaf.NotAfter}
 	if len(pair.Leaf.URIs) > 0 {
 		id, err := spiffeOf(pair.Leaf)
-		if err == nil {
-			err = n.disowns(id)
-		}
 		if err != nil {
 			return nil, f.trouble(err)
+		}
+		if trouble := n.disowns(id); trouble != nil {
+			return nil, trouble
 		}
 		found.id = id.text
 	}
 	if err := judgePair(pair.Leaf, now); err != nil {
-		return nil, f.trouble(err)
+		trouble := f.trouble(err)
+		if now.After(pair.Leaf.NotAfter) {
+			trouble.Advice = "see why what writes " + f.file + " has not renewed it, and check this host's clock"
+		}
+		return nil, trouble
 	}
 	if failure = errors.Join(failure, rootFailure); failure != nil {
 		return found, f.trouble(failure)
@@ -70,13 +67,12 @@ func (f *certFiles) load(n *Node, now time.Time) (*fileCredential, *Error) {
 }
 
 func (f *certFiles) trouble(err error) *Error {
-	var own *Error
-	if errors.As(err, &own) {
-		return own
-	}
-	e := &Error{Stage: StageIdentity, Resource: f.file, Reason: "this workload's certificate cannot be read from files", Err: err}
-	if errors.Is(err, fs.ErrNotExist) {
+	e := &Error{Stage: StageIdentity, Resource: f.file, Reason: "what lies in this workload's files cannot be used", Err: err}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		e.Advice = fmt.Sprintf("mount what writes it, which may be late, or leave %s out of the settings", f.file)
+	case errors.Is(err, fs.ErrPermission):
+		e.Advice = "let the user of this process read it"
 	}
 	return e
 }

@@ -19,7 +19,8 @@ type IdentityState struct {
 	Serial string
 	// Received is when it came; zero while there is none.
 	Received time.Time
-	// Expires is when it ends.
+	// Expires is when it ends, or the first of the authority's certificates that
+	// it hangs on.
 	Expires time.Time
 	// Renewal is when the next one is asked for; zero where it is not asked for,
 	// but lies in a file.
@@ -63,16 +64,16 @@ func (i *identity) state() IdentityState {
 	default:
 	}
 	s.Certificates, s.Failures = i.counts.certificates.Load(), i.counts.certFailures.Load()
-	if due := i.due.Load(); due != 0 {
-		s.Renewal = time.Unix(0, due)
-	}
 	s.Source = i.source()
-	c := i.current()
+	i.facts.Lock()
+	c, due := i.current(), i.due
+	i.facts.Unlock()
+	s.Renewal = due.Round(0)
 	if c == nil {
 		return s
 	}
 	leaf := c.certificate.Leaf
-	s.ID, s.Serial, s.Received, s.Expires = c.id, leaf.SerialNumber.Text(16), c.received, leaf.NotAfter
+	s.ID, s.Serial, s.Received, s.Expires = c.id, leaf.SerialNumber.Text(16), c.received, c.end
 	if c.roots != nil {
 		for at, root := range c.roots.list {
 			s.Roots = append(s.Roots, RootState{Subject: root.Subject.String(), Serial: root.SerialNumber.Text(16), Expires: root.NotAfter, Named: at >= len(c.roots.list)-c.roots.named})

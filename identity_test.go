@@ -189,6 +189,15 @@ func TestWhyThereIsNoCertificate(t *testing.T) {
 		"another root": {func(t *testing.T, c *Config, _ *meshtest.Authority) {
 			write(t, c.RootCertFile, string(meshtest.NewAuthority(t).RootPEM()))
 		}, []string{"unknown authority", "istio-ca-root-cert"}},
+		"an authority that let its own end": {func(t *testing.T, _ *Config, ca *meshtest.Authority) {
+			if err := ca.Intermediate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"certificate has expired", "clock"}},
+		"no token, denied": {func(_ *testing.T, c *Config, ca *meshtest.Authority) {
+			os.Remove(c.TokenFile)
+			ca.Fail(status.Error(codes.PermissionDenied, "who are you"))
+		}, []string{"there is no token"}},
 		"no root":      {func(_ *testing.T, c *Config, _ *meshtest.Authority) { os.Remove(c.RootCertFile) }, []string{"no root certificates", "mount the ConfigMap"}},
 		"another name": {func(_ *testing.T, c *Config, _ *meshtest.Authority) { c.ServerName = "istiod.example.com" }, []string{"Config.ServerName"}},
 		"trust domain": {func(_ *testing.T, c *Config, _ *meshtest.Authority) { c.Node.TrustDomain = "example.org" }, []string{"trust domain \"cluster.local\"", "TRUST_DOMAIN"}},
@@ -238,4 +247,81 @@ func TestWhyThereIsNoCertificate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhoIsToldOfACertificateKnowsItsRenewal looks at the moment at which a
+// certificate comes into force.
+func TestWhoIsToldOfACertificateKnowsItsRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var i *issuing
+		told := 0 // by the goroutine of the identity alone
+		i = beginIdentity(t, func(c *Config) {
+			c.Identity.Lifetime = time.Hour
+			c.Logger = slog.New(onRecord(func(r slog.Record) {
+				if r.Message != "this workload has a certificate" {
+					return
+				}
+				told++
+				if s := i.state(); !s.Renewal.After(time.Now()) || !s.Renewal.Before(s.Expires) {
+					t.Errorf("state %+v", s)
+				}
+			}))
+		})
+		i.get()
+		i.freshToken()
+		time.Sleep(35 * time.Minute)
+		synctest.Wait()
+		if told != 2 {
+			t.Errorf("told of %d certificates", told)
+		}
+	})
+}
+
+// onRecord is a handler of logs that is given each record.
+type onRecord func(slog.Record)
+
+func (f onRecord) Enabled(context.Context, slog.Level) bool           { return true }
+func (f onRecord) Handle(_ context.Context, record slog.Record) error { f(record); return nil }
+func (f onRecord) WithAttrs([]slog.Attr) slog.Handler                 { return f }
+func (f onRecord) WithGroup(string) slog.Handler                      { return f }
+
+// TestAKeyIsNewWithEachCertificateAndNotWithEachAttempt: an RSA key takes
+// seconds of a processor.
+func TestAKeyIsNewWithEachCertificateAndNotWithEachAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := beginIdentity(t, func(c *Config) { c.Identity.Lifetime = time.Hour })
+		i.ca.Fail(status.Error(codes.Unavailable, "not yet"))
+		i.want()
+		time.Sleep(5 * time.Second)
+		i.ca.Fail(nil)
+		i.get()
+		i.freshToken()
+		n := i.asked()
+		i.waitFor("a renewal", time.Hour, func() bool { return i.asked() > n })
+		keys := map[string]int{}
+		for k, r := range i.ca.Requests() {
+			if keys[r.CSR]++; k < n && len(keys) != 1 {
+				t.Errorf("attempt %d has a key of its own", k)
+			}
+		}
+		if n < 3 || len(keys) != 2 {
+			t.Errorf("%d keys in %d requests, of which %d were for the first certificate", len(keys), i.asked(), n)
+		}
+	})
+}
+
+// TestAnotherKindOfTroubleIsLogged, and the same one once only.
+func TestAnotherKindOfTroubleIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := beginIdentity(t)
+		for _, code := range []codes.Code{codes.Unavailable, codes.Internal} {
+			i.ca.Fail(status.Error(code, "trouble of kind "+code.String()))
+			i.want()
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			if n := strings.Count(i.log.String(), "trouble of kind "+code.String()); n != 1 {
+				t.Errorf("%v is logged %d times", code, n)
+			}
+		}
+	})
 }

@@ -34,8 +34,12 @@ func (x *contact) explain(err error) *Error {
 	if x.authority {
 		e.Stage, e.Resource = StageIdentity, "authority "+x.address
 	}
-	switch text := e.Reason; {
-	case status.Code(err) == codes.Unauthenticated && errors.As(x.tokenErr, &own):
+	text := e.Reason
+	if x.authority && status.Code(err) == codes.DeadlineExceeded {
+		e.Reason = fmt.Sprintf("there was no answer within %v: %s", askTimeout, text)
+	}
+	switch {
+	case (status.Code(err) == codes.Unauthenticated || status.Code(err) == codes.PermissionDenied) && errors.As(x.tokenErr, &own):
 		return own
 	case status.Code(err) == codes.Unauthenticated:
 		return explainUnauthenticated(x.config, x.token, x.tokenPath, time.Now())
@@ -53,6 +57,8 @@ func (x *contact) explain(err error) *Error {
 		e.Advice = fmt.Sprintf("ask for less than %v with SECRET_TTL or Config.Identity.Lifetime, or raise istiod's MAX_WORKLOAD_CERT_TTL", x.config.Identity.Lifetime)
 	case strings.Contains(text, "unknown authority"):
 		e.Advice = fmt.Sprintf("%s must hold istiod's root certificate: mount the ConfigMap istio-ca-root-cert there", x.rootFile)
+	case strings.Contains(text, "certificate has expired or is not yet valid"):
+		e.Advice = compareClocks + ", and look why its own certificate was not renewed"
 	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "cannot validate certificate for"), strings.Contains(text, "not valid for any names"):
 		e.Advice = fmt.Sprintf("set %s to a name in istiod's certificate, such as %s, or dial istiod by it", either(x.ownName(), "Config.Identity.CAServerName", "Config.ServerName"), defaultControlPlaneHost)
 	case strings.Contains(text, "error reading server preface") && x.plain:

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/proxyless/proxyless/meshtest"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // lying answers requests with certificates of its own root that change makes of
@@ -81,6 +83,22 @@ func TestACertificateThatPeersWouldRefuseDoesNotReplaceAGoodOne(t *testing.T) {
 		"not yet valid": {func(t *testing.T, _ *meshtest.Authority) func(meshtest.AuthorityRequest) ([]string, error) {
 			return lying(t, func(leaf *x509.Certificate) { leaf.NotBefore = time.Now().Add(30 * time.Minute) })
 		}, "not valid before"},
+		"expired": {func(t *testing.T, _ *meshtest.Authority) func(meshtest.AuthorityRequest) ([]string, error) {
+			return lying(t, func(leaf *x509.Certificate) { leaf.NotAfter = time.Now().Add(-time.Minute) })
+		}, "compare this host's clock with the authority's"},
+		"of another root": {func(t *testing.T, ca *meshtest.Authority) func(meshtest.AuthorityRequest) ([]string, error) {
+			return func(r meshtest.AuthorityRequest) ([]string, error) {
+				chain, err := ca.Sign(r)
+				return []string{chain[0], string(meshtest.NewAuthority(t).RootPEM())}, err
+			}
+		}, "cacerts"},
+		"below one that ended": {func(t *testing.T, _ *meshtest.Authority) func(meshtest.AuthorityRequest) ([]string, error) {
+			signer := meshtest.NewAuthority(t)
+			if err := signer.Intermediate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }); err != nil {
+				t.Fatal(err)
+			}
+			return signer.Sign
+		}, "does not lead to the root"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -93,12 +111,49 @@ func TestACertificateThatPeersWouldRefuseDoesNotReplaceAGoodOne(t *testing.T) {
 				if c := i.current(); c.certificate != first.certificate || !sameRoots(c.roots.list, first.roots.list) {
 					t.Errorf("%s came into force", c.id)
 				}
-				if trouble := i.trouble(); trouble == nil || !strings.Contains(trouble.Error(), test.want) {
+				if trouble := i.trouble(); trouble == nil || !strings.Contains(trouble.Error(), test.want) || trouble.Advice == "" {
 					t.Errorf("the trouble is %v", trouble)
 				}
 			})
 		})
 	}
+}
+
+// TestACertificateEndsWithThoseAboveIt: from then on peers refuse it, however
+// long it would live by itself.
+func TestACertificateEndsWithThoseAboveIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i, signer := beginIdentity(t), meshtest.NewAuthority(t)
+		end := time.Now().Add(time.Hour)
+		if err := signer.Intermediate(func(c *x509.Certificate) { c.NotAfter = end }); err != nil {
+			t.Fatal(err)
+		}
+		i.ca.Answer(signer.Sign)
+		first := i.get()
+		if s := i.state(); !s.Expires.Equal(end) || s.Renewal.After(time.Now().Add(31*time.Minute)) {
+			t.Errorf("state %+v", s)
+		}
+		i.ca.Fail(status.Error(codes.Unavailable, "the authority is gone"))
+		time.Sleep(time.Hour + time.Minute)
+		synctest.Wait()
+		if trouble := i.trouble(); trouble == nil || !strings.Contains(trouble.Error(), "the authority's own certificate expired at") {
+			t.Errorf("after its end: %v", trouble)
+		}
+		i.ca.Fail(nil)
+		i.freshToken()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if i.current().certificate != first.certificate {
+			t.Error("a certificate below one that ended came into force")
+		}
+		if err := signer.RotateRoot(true); err != nil {
+			t.Fatal(err)
+		}
+		i.waitFor("a new certificate", 2*time.Minute, func() bool { return i.current().certificate != first.certificate })
+		if i.trouble() != nil {
+			t.Error(i.trouble())
+		}
+	})
 }
 
 // TestASecretFileThatBreaksLaterIsLogged once, and that it is in order again.

@@ -52,7 +52,7 @@ func (o *rootOverlap) trusted(now time.Time) *trustRoots {
 	for _, a := range slices.Backward(o.answers) {
 		list = union(list, a.roots)
 	}
-	if slices.ContainsFunc(o.file, func(c *x509.Certificate) bool { return contains(list, c) }) {
+	if overlap(list, o.file) {
 		list = union(list, o.file)
 	}
 	return o.and(list)
@@ -90,14 +90,16 @@ func (o *rootOverlap) next() time.Time {
 	return next
 }
 
-// known says that the newest answer came with all the roots of a list, or that
-// the list is of another authority altogether.
-func (o *rootOverlap) known(list []*x509.Certificate) bool {
+// read takes what the watched file holds now, and says whether the authority has
+// news: a root that did not come with its newest answer. A file that is of another
+// authority altogether, and was before, has none.
+func (o *rootOverlap) read(file []*x509.Certificate) (news bool) {
+	before := o.file
+	o.file = file
 	if len(o.answers) == 0 {
-		return true
+		return false
 	}
-	newest := o.answers[len(o.answers)-1].roots
-	all := !slices.ContainsFunc(list, func(c *x509.Certificate) bool { return !contains(newest, c) })
-	none := !slices.ContainsFunc(list, func(c *x509.Certificate) bool { return contains(o.made.list, c) })
-	return all || none
+	newest, own := o.answers[len(o.answers)-1].roots, o.made.list[:len(o.made.list)-o.made.named]
+	return slices.ContainsFunc(file, func(c *x509.Certificate) bool { return !contains(newest, c) }) &&
+		(overlap(own, file) || overlap(own, before))
 }

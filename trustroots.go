@@ -102,17 +102,22 @@ func wholePEM(text []byte) error {
 // verify verifies a chain, the leaf first, for a purpose at a time. Where roots
 // are by trust domain, those of the leaf's domain count and no others.
 func (r *trustRoots) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
+	_, err := r.paths(chain, usage, now)
+	return err
+}
+
+// paths is verify, and how the roots were reached.
+func (r *trustRoots) paths(chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
 	if len(chain) == 0 {
-		return errors.New("there is no certificate")
+		return nil, errors.New("there is no certificate")
 	}
 	pool, err := r.poolFor(chain[0])
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = chain[0].Verify(x509.VerifyOptions{
+	return chain[0].Verify(x509.VerifyOptions{
 		Roots: pool, Intermediates: poolOf(chain[1:]), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
-	return err
 }
 
 // poolFor finds the roots for a leaf, and never none: to crypto/x509 no pool
@@ -170,6 +175,11 @@ func union(list, more []*x509.Certificate) []*x509.Certificate {
 		}
 	}
 	return list
+}
+
+// overlap says that two lists have a certificate in common.
+func overlap(a, b []*x509.Certificate) bool {
+	return slices.ContainsFunc(b, func(c *x509.Certificate) bool { return contains(a, c) })
 }
 
 func contains(list []*x509.Certificate, c *x509.Certificate) bool {
