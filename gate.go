@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -115,11 +116,10 @@ var (
 
 // enter makes a connection pending.
 func (g *gate) enter(c *gateConn) error {
-	c.timer = time.AfterFunc(g.patience, func() { g.putOut(c, errSlow) })
 	g.mu.Lock()
 	if g.shut {
 		g.mu.Unlock()
-		c.end()
+		c.cancel(errGateShut)
 		return errGateShut
 	}
 	var longest *gateConn
@@ -128,6 +128,7 @@ func (g *gate) enter(c *gateConn) error {
 		longest.place = nil
 	}
 	c.place = g.pending.PushBack(c)
+	c.timer = time.AfterFunc(g.patience, func() { g.putOut(c, errSlow) }) // once it has its place, or it would keep it
 	g.mu.Unlock()
 	if longest != nil {
 		g.counts.crowdedOut.Add(1)
@@ -225,13 +226,17 @@ func (g *gate) turnedAway(c *gateConn, err error) error {
 	if cause := context.Cause(c.ctx); cause != nil && cause != errDone {
 		err = cause
 	}
-	if errors.Is(err, io.EOF) && !c.spoke {
+	if !c.spoke && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
 		return io.EOF
 	}
 	if err != errGateShut {
 		g.counts.turnedAway.Add(1)
-		g.hushed.say(err.Error(), func(more uint64) {
-			g.log.Warn("connections are turned away", "peer", c.facts.remote.String(), keyError, err.Error(), "not_logged_before", more)
+		text := err.Error()
+		if broken, ok := err.(*net.OpError); ok && broken.Source != nil {
+			text = broken.Err.Error() // without the addresses, which no two callers share
+		}
+		g.hushed.say(text, func(more uint64) {
+			g.log.Warn("connections are turned away", "peer", c.facts.remote.String(), keyError, text, "not_logged_before", more)
 		})
 	}
 	return err

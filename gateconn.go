@@ -33,6 +33,7 @@ type gateConn struct {
 	admission atomic.Pointer[admission]
 	speaker   atomic.Pointer[plainPeer] // nil unless it speaks plain text, and is open
 	asked     atomic.Bool               // to leave
+	closed    atomic.Bool               // after it was cut
 
 	// Guarded by gate.mu.
 	place  *list.Element // in gate.pending; nil unless it is pending
@@ -201,8 +202,13 @@ func (c *gateConn) leave() {
 	}()
 }
 
-// Close ends the connection.
+// Close ends the connection. One that was cut after its handshake was turned
+// away as well.
 func (c *gateConn) Close() error {
+	cut := context.Cause(c.ctx)
 	c.gate.forget(c)
+	if cut != nil && cut != errDone && c.closed.CompareAndSwap(false, true) {
+		c.gate.turnedAway(c, cut)
+	}
 	return c.Conn.Close()
 }

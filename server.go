@@ -193,8 +193,9 @@ func (s *Server) Addr() net.Addr {
 	return nil
 }
 
-// addrPortOf is a TCP address; not valid for others. Listeners that are wrapped
-// may have types of their own.
+// addrPortOf is a TCP address as the rules of the mesh write it, without the zone
+// of a link-local one; not valid for others. Listeners that are wrapped may have
+// types of their own.
 func addrPortOf(addr net.Addr) netip.AddrPort {
 	var a netip.AddrPort
 	if tcp, ok := addr.(*net.TCPAddr); ok {
@@ -202,7 +203,7 @@ func addrPortOf(addr net.Addr) netip.AddrPort {
 	} else if isTCP(addr) {
 		a, _ = netip.ParseAddrPort(addr.String())
 	}
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
 func isTCP(addr net.Addr) bool { return addr != nil && strings.HasPrefix(addr.Network(), "tcp") }
