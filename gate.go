@@ -35,6 +35,7 @@ type gate struct {
 	most     int           // pending connections
 	patience time.Duration // how long one may be pending
 	grace    time.Duration // how long one that has to leave may stay for its calls
+	hearing  time.Duration // how long it may take to hear of that
 
 	plain *plainPeers
 
@@ -58,13 +59,17 @@ type portPolicy struct {
 	rules *listener // nil: plain text is taken from everybody
 }
 
+// hearingTime is how long a caller may take to hear that it is to leave. It is
+// what grpc itself allows for that when it stops gracefully.
+const hearingTime = 5 * time.Second
+
 // noPolicy is that of a port of which the mesh says nothing.
 var noPolicy = &portPolicy{}
 
 func newGate(cfg *Config, log *slog.Logger, counts *counters, secrets *secretStore, audit *auditor, plain *plainPeers) *gate {
 	return &gate{
 		secrets: secrets, audit: audit, counts: counts, log: log, plain: plain,
-		most: cfg.PendingConnections, patience: cfg.HandshakeTimeout, grace: cfg.ShutdownTimeout,
+		most: cfg.PendingConnections, patience: cfg.HandshakeTimeout, grace: cfg.ShutdownTimeout, hearing: hearingTime,
 		told: make(chan struct{}), open: map[*gateConn]struct{}{},
 	}
 }

@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -9,6 +10,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // TestNobodyIsPendingForEver has connections whose time is over as soon as they
@@ -107,5 +113,81 @@ func TestZonesDoNotHideAddresses(t *testing.T) {
 		if got := addrPortOf(addr); got != netip.MustParseAddrPort("10.0.0.1:80") {
 			t.Errorf("%v is %v", addr, got)
 		}
+	}
+}
+
+// deafConn is a client's connection that never lets it hear of a GOAWAY or a
+// PING. It calls on as if nothing had been said.
+type deafConn struct {
+	net.Conn
+	heard []byte // of one frame that may be heard
+}
+
+func (c *deafConn) Read(b []byte) (int, error) {
+	for len(c.heard) == 0 {
+		f, err := readRawFrame(c.Conn)
+		if err != nil {
+			return 0, err
+		}
+		if f.kind != frameGoAway && f.kind != framePing {
+			c.heard = f.append(nil)
+		}
+	}
+	n := copy(b, c.heard)
+	c.heard = c.heard[n:]
+	return n, nil
+}
+
+// TestWhoDoesNotHearIsNotServedForLong has a caller that never hears that it is to
+// leave: what it began is served, what it begins later is not.
+func TestWhoDoesNotHearIsNotServedForLong(t *testing.T) {
+	m := newGateMesh(t)
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	s := serveGated(t, gatedConfig(), m.permissive(), &talker{say: func(_ context.Context, word string) (string, error) {
+		if word == "wait" {
+			inside <- struct{}{}
+			<-goOn
+		}
+		return "answered", nil
+	}})
+	deaf := grpc.WithContextDialer(func(_ context.Context, addr string) (net.Conn, error) {
+		c, err := net.Dial("tcp", addr)
+		return &deafConn{Conn: c}, err
+	})
+	conn := dialGated(t, s.addr, insecure.NewCredentials(), deaf)
+	begun := make(chan error, 1)
+	go func() { // ends with the call
+		_, err := talkSay(context.Background(), conn, "Say", "wait")
+		begun <- err
+	}()
+	<-inside
+	s.gate.hearing = time.Hour
+	s.gate.govern(m.strict())
+	s.gate.join() // it was asked to leave
+	if _, err := talkSay(t.Context(), conn, "Say", "x"); err != nil {
+		t.Errorf("before it could have heard: %v", err)
+	}
+	s.gate.govern(m.permissive())
+	s.gate.hearing = 0
+	s.gate.govern(m.strict())
+	for range 2 {
+		if _, err := talkSay(t.Context(), conn, "Say", "x"); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), leaveReason) {
+			t.Errorf("when it must have heard: %v", err)
+		}
+		if _, err := talkStream(t.Context(), conn, "Chat", "x"); status.Code(err) != codes.Unavailable {
+			t.Errorf("a stream, when it must have heard: %v", err)
+		}
+	}
+	s.gate.govern(m.permissive())
+	if _, err := talkSay(t.Context(), conn, "Say", "x"); err != nil {
+		t.Errorf("when it is admitted again: %v", err)
+	}
+	s.gate.govern(m.strict())
+	close(goOn)
+	if err := <-begun; err != nil {
+		t.Errorf("what it had begun: %v", err)
+	}
+	if plain, encrypted := s.counts.plain.Load(), s.counts.encrypted.Load(); plain != 1 || encrypted != 0 {
+		t.Errorf("%d and %d connections", plain, encrypted)
 	}
 }

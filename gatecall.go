@@ -16,6 +16,9 @@ var (
 	errUnauthenticated = &Error{Stage: StageProvider, Reason: "the token of the call is not accepted", Code: codes.Unauthenticated}
 )
 
+// errGone is that of a call on a connection which the caller should have left.
+var errGone = &Error{Stage: StageProvider, Reason: leaveReason, Advice: "connect anew", Code: codes.Unavailable}
+
 // claimsKey is the context key of the claims of a call.
 type claimsKey struct{}
 
@@ -37,6 +40,9 @@ func (g *gate) judge(ctx context.Context, method string) (context.Context, error
 	c := addr.conn
 	if speaker := c.speaker.Load(); speaker != nil {
 		speaker.calls.Add(1)
+	}
+	if c.deaf() {
+		return nil, errGone
 	}
 	chain := c.admission.Load().chain
 	if chain == nil || chain.failure == "" && len(chain.filters) == 0 {

@@ -33,6 +33,9 @@ type gateConn struct {
 	admission atomic.Pointer[admission]
 	speaker   atomic.Pointer[plainPeer] // nil unless it speaks plain text, and is open
 	asked     atomic.Bool               // to leave
+	hearBy    atomic.Int64              // when it must have heard of that, by sinceStart; 0 while it may stay
+	heard     atomic.Bool               // that it is to leave
+	goodbye   atomic.Bool               // grpc itself has asked it to leave, and sees to it
 	closed    atomic.Bool               // after it was cut
 
 	// Guarded by gate.mu.
@@ -46,14 +49,12 @@ type gateConn struct {
 	in      frameWalk
 	settled bool
 	newest  uint32 // the greatest stream that the caller opened
-	heard   bool   // that it is to leave
 
 	writing sync.Mutex // guards the following
 	taken   bool       // no longer pending
 	held    []byte     // what grpc said before
 	out     frameWalk
 	note    []byte // to be written between two frames
-	goodbye bool   // grpc itself has asked the caller to leave
 }
 
 // admission is the chain by which a connection is admitted, and so by whose
@@ -178,11 +179,20 @@ func (c *gateConn) readmit() bool {
 		err = errOtherTLS
 	}
 	if err != nil { // until it is gone, its calls are judged as before
+		c.hearBy.CompareAndSwap(0, int64(sinceStart()+c.gate.hearing))
 		c.leave()
 		return false
 	}
+	c.hearBy.Store(0)
 	c.admission.Store(&admission{p, chain})
 	return true
+}
+
+// deaf says that the caller should have heard by now that it is to leave, and
+// gave no sign of it. Whoever reads at all does so at once.
+func (c *gateConn) deaf() bool {
+	by := c.hearBy.Load()
+	return by != 0 && sinceStart() >= time.Duration(by) && !c.heard.Load() && !c.goodbye.Load()
 }
 
 // leave asks the caller to connect anew. Calls that it began before it heard of

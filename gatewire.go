@@ -6,7 +6,7 @@ func (c *gateConn) insert(frames []byte) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	switch {
-	case c.goodbye:
+	case c.goodbye.Load():
 	case c.out.between():
 		c.Conn.Write(frames) // where it fails, grpc's next read does
 	default:
@@ -75,7 +75,8 @@ func (c *gateConn) follow(b []byte, toEdge bool) (at int) {
 			continue
 		}
 		if c.out.kind() == frameGoAway {
-			c.goodbye, c.note = true, nil
+			c.goodbye.Store(true)
+			c.note = nil
 		}
 		if toEdge && c.out.between() {
 			break
@@ -115,13 +116,15 @@ func (c *gateConn) heed(b []byte) bool {
 		switch c.in.kind() {
 		case frameHeaders:
 			if id := c.in.stream(); id > c.newest {
-				if c.heard {
+				if c.heard.Load() {
 					return false
 				}
 				c.newest = id
 			}
 		case framePing:
-			c.heard = c.heard || c.in.flags()&flagAck != 0 && c.in.body == leavePing && c.asked.Load()
+			if c.in.flags()&flagAck != 0 && c.in.body == leavePing && c.asked.Load() {
+				c.heard.Store(true)
+			}
 		}
 	}
 	return true

@@ -45,8 +45,9 @@ const pingInterval = 10 * time.Second
 // mesh's mutual TLS, or either, which the first bytes tell. A handler learns who
 // calls from [PeerFrom]. When that changes, connections that are not admitted
 // any longer are asked to leave (GOAWAY): calls that were begun are judged as
-// before, and served for Config.ShutdownTimeout at most. In the full view nobody
-// is let in before the mesh has spoken. In the lean view it speaks only once the
+// before, and served for Config.ShutdownTimeout at most; to a caller that gives
+// no sign of having heard, calls fail with UNAVAILABLE after 5 s. In the full view
+// nobody is let in before the mesh has spoken. In the lean view it speaks only once the
 // workload is ready, and plain text is taken until then. Every call is judged,
 // those of health and reflection, too: where plain text is not admitted, have
 // probes ask the QoS port. Calls that are not let in fail with
