@@ -35,6 +35,10 @@ func leastAllocs(runs int, f func()) float64 {
 	return least
 }
 
+// mostRounds is how often two ways are measured in turn until neither was
+// disturbed: on a busy machine calls wait for each other, and allocate for it.
+const mostRounds = 40
+
 func TestPickAllocatesNothing(t *testing.T) {
 	skipUnderRace(t)
 	for name, weight := range map[string]func(int) uint32{
@@ -136,7 +140,8 @@ func TestInvokeAllocatesLittleAboveClientConn(t *testing.T) {
 	skipUnderRace(t)
 	w := newWire(t)
 	allocs := map[string]float64{}
-	for range 3 { // interleaved
+	above := math.Inf(1)
+	for round := 0; round < 3 || above > 2 && round < mostRounds; round++ { // interleaved
 		for _, c := range w.callers() {
 			in, out := wrapperspb.String("hello"), new(wrapperspb.StringValue)
 			got := leastAllocs(200, func() {
@@ -148,8 +153,9 @@ func TestInvokeAllocatesLittleAboveClientConn(t *testing.T) {
 				allocs[c.name] = got
 			}
 		}
+		above = allocs["proxyless"] - allocs["bare-ClientConn"]
 	}
-	if above := allocs["proxyless"] - allocs["bare-ClientConn"]; above > 2 {
+	if above > 2 {
 		t.Errorf("%v: %v allocations above a ClientConn, want at most 2", allocs, above)
 	}
 }
@@ -171,7 +177,7 @@ func TestAPolicyAllocatesLittleWhileNothingFails(t *testing.T) {
 		})
 	}
 	plain, governed := math.Inf(1), math.Inf(1)
-	for range 3 { // interleaved
+	for round := 0; round < 3 || governed-plain > 1 && round < mostRounds; round++ { // interleaved
 		plain, governed = min(plain, measure(nil)), min(governed, measure(&routePolicy{retry: istioRetry()}))
 	}
 	if above := governed - plain; above > 1 {
