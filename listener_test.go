@@ -2,8 +2,11 @@ package proxyless
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 func prefixes(list ...string) (all []netip.Prefix) {
@@ -166,6 +169,22 @@ func TestChainMatchIsRead(t *testing.T) {
 		_, err := decodeResource(kindListener, []byte(rawInbound(rawChain("c", rawManager(rawRouter), "").msg(1, bad))))
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAChainThatAnotherWayMayChooseRefuses: where a tree of matchers chooses
+// among the chains on the way in, which is not evaluated, none of them lets a
+// call in.
+func TestAChainThatAnotherWayMayChooseRefuses(t *testing.T) {
+	for name, field := range map[string]int{"filter_chains": 3, "default_filter_chain": 25} {
+		raw := rawProto{}.text(1, virtualInbound).msg(protowire.Number(field), rawChain("c", rawManager(rawRouter), "")).msg(32, rawProto{})
+		got, err := decodeResource(kindListener, []byte(raw))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if c := got.value.(*listener).inbound[0]; !strings.Contains(c.failure, "filter_chain_matcher") || !slices.Contains(got.ignored, "filter_chain_matcher") {
+			t.Errorf("%s: %+v, ignored %v", name, c, got.ignored)
 		}
 	}
 }

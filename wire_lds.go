@@ -13,6 +13,7 @@ type listenerParts struct {
 	api, fallback []byte
 	chains        [][]byte
 	outbound      bool
+	matcher       bool // chains are chosen by a filter_chain_matcher
 }
 
 // listener reads an envoy.config.listener.v3.Listener. With an api_listener it
@@ -37,10 +38,17 @@ func (d *decoding) listener(b []byte) (*listener, error) {
 			return nil, inElement("filter_chains", i, err)
 		}
 	}
-	if p.fallback == nil {
-		return l, nil
+	if p.fallback != nil {
+		if err := d.filterChain(p.fallback, &p, l, "default_filter_chain", -1); err != nil {
+			return nil, inField("default_filter_chain", err)
+		}
 	}
-	return l, inField("default_filter_chain", d.filterChain(p.fallback, &p, l, "default_filter_chain", -1))
+	if p.matcher {
+		for i := range l.inbound { // whichever is chosen here, another one may be meant
+			l.inbound[i].failure = "filter_chain_matcher is not evaluated"
+		}
+	}
+	return l, nil
 }
 
 func (d *decoding) listenerParts(b []byte, l *listener) (p listenerParts, err error) {
@@ -65,6 +73,7 @@ func (d *decoding) listenerParts(b []byte, l *listener) (p listenerParts, err er
 			c.message("default_filter_chain", &p.fallback)
 		case 32:
 			d.ignore("filter_chain_matcher")
+			p.matcher = true
 		case 33:
 			d.keep(&c, "additional_addresses")
 			more, err := submessage(c.bytes("additional_addresses"), 1, "address")
