@@ -36,6 +36,7 @@ type holding struct {
 	version string // of this one resource; istiod gives none
 	seen    uint64 // the last response that had it
 	routes  []string
+	inbound bool   // it is a listener that says who may come in
 	failure string // why what was sent last cannot be read; of a listener
 }
 
@@ -124,6 +125,7 @@ func (v *fullView) read(d *discovery, h *holding, value []byte) {
 	}
 	h.bytes, h.failure, h.routes = bytes.Clone(value), "", nil
 	l, _ := got.value.(*listener)
+	h.inbound = len(l.inbound) > 0
 	for i := range l.outbound {
 		if http := l.outbound[i].http; http != nil && http.routeName != "" && !l.originalDst {
 			h.routes = append(h.routes, http.routeName)
@@ -134,14 +136,14 @@ func (v *fullView) read(d *discovery, h *holding, value []byte) {
 // needs says that a listener has a part in what somebody refers to.
 func (v *fullView) needs(d *discovery, name string) bool {
 	for referred := range d.entries[kindListener] {
-		inbound := strings.HasPrefix(referred, inboundPrefix)
+		address, inbound := strings.CutPrefix(referred, inboundPrefix)
 		_, port := splitPort(referred)
 		switch {
-		case name == virtualInbound:
-			if inbound {
+		case inbound:
+			if name == virtualInbound || name == ownInbound(address) {
 				return true
 			}
-		case !inbound && (name == virtualOutbound || port == "" || strings.HasSuffix(name, "_"+port)):
+		case name != virtualInbound && (name == virtualOutbound || port == "" || strings.HasSuffix(name, "_"+port)):
 			return true
 		}
 	}

@@ -148,7 +148,7 @@ type absence struct{ reason, advice string }
 // deriveInbound makes the listener of one port that a server listens on: all
 // the chains that may take connections there, which the gate chooses from.
 func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
-	h := v.held[kindListener][virtualInbound]
+	h := v.inboundAt(address)
 	if h == nil {
 		if e.status == statusRequested {
 			d.absent(e)
@@ -172,6 +172,25 @@ func (v *fullView) deriveInbound(d *discovery, e *entry, address string) {
 	l := &listener{name: e.name, inbound: all.atPort(to.Port())}
 	e.hash = digest
 	d.set(e, resourceState{status: statusAccepted, value: l, applied: got.applied, ignored: got.ignored, version: v.version[kindListener], since: d.now})
+}
+
+// inboundAt is what has the chains of a port: virtualInbound, or where the
+// ingress of a Sidecar has the captureMode NONE a listener of its own. One that
+// could never be read may be that, and then virtualInbound must not do.
+func (v *fullView) inboundAt(address string) *holding {
+	if h := v.held[kindListener][ownInbound(address)]; h != nil && (h.inbound || h.bytes == nil) {
+		return h
+	}
+	return v.held[kindListener][virtualInbound]
+}
+
+// ownInbound is how istiod names a listener that is bound to an address.
+func ownInbound(address string) string {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return ""
+	}
+	return to.Addr().String() + "_" + strconv.Itoa(int(to.Port()))
 }
 
 // meanings is what a host may stand for, the likeliest first. istiod completes
