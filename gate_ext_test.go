@@ -27,13 +27,16 @@ type guarded struct {
 	conn *grpc.ClientConn
 }
 
-func startGuarded(m *securedMesh) *guarded {
+func startGuarded(m *securedMesh, change ...func(*proxyless.Config)) *guarded {
 	t := m.t
 	t.Helper()
 	cfg := testConfig(m.cp, "provider")
 	m.as("provider")(&cfg)
 	cfg.QoS = proxyless.QoS{Host: "127.0.0.1", Port: -1}
 	cfg.ResourceTimeout, cfg.HandshakeTimeout = 200*time.Millisecond, 300*time.Millisecond
+	for _, f := range change {
+		f(&cfg)
+	}
 	mesh := join(t, cfg)
 	server := mesh.NewServer()
 	server.With(proxyless.Version("1.0.0")).RegisterService(&echoDesc, &echo{name: "guarded"})
@@ -141,5 +144,56 @@ func TestHealthWatchersLearnOfTheFirstCertificate(t *testing.T) {
 			t.Fatalf("watched %v, %v; want %v", got, err, want)
 		}
 		m.authority.Fail(nil)
+	}
+}
+
+// TestWithoutAnInboundListenerNobodyIsLetIn: in the full view every workload has
+// one. Without it nobody knows who may come, now or later.
+func TestWithoutAnInboundListenerNobodyIsLetIn(t *testing.T) {
+	m := newSecuredMesh(t)
+	m.cp.HideResource(meshtest.ListenerType, "virtualInbound")
+	g := startGuarded(m)
+	g.readiness(http.StatusServiceUnavailable, "virtualInbound")
+	if err := g.call(); status.Code(err) != codes.Unavailable {
+		t.Errorf("in plain text: %v", err)
+	}
+	m.cp.RemoveResource(meshtest.ListenerType, "virtualInbound")
+	g.readiness(http.StatusOK, "")
+	for end := time.Now().Add(10 * time.Second); g.call() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nobody is let in once it came")
+		}
+	}
+	m.cp.HideResource(meshtest.ListenerType, "virtualInbound")
+	for range 20 { // what it said last stays
+		if err := g.call(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestHealthWatchersLearnThatTheMeshStaysSilent is about a provider in the lean
+// view, of which the mesh knows nothing before it is ready.
+func TestHealthWatchersLearnThatTheMeshStaysSilent(t *testing.T) {
+	m := newSecuredMesh(t)
+	m.cp.Mute(meshtest.ListenerType)
+	g := startGuarded(m, func(c *proxyless.Config) {
+		c.View, c.ResourceTimeout, c.QoS.Disabled = proxyless.ViewLean, 500*time.Millisecond, true
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	watch, err := healthpb.NewHealthClient(g.conn).Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		got, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Status == healthpb.HealthCheckResponse_SERVING {
+			break
+		}
 	}
 }

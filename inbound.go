@@ -12,9 +12,10 @@ import (
 )
 
 // inbound is what the mesh has said about the calls that a server accepts. asked
-// is guarded by Mesh.mu.
+// and alarm are guarded by Mesh.mu.
 type inbound struct {
 	asked  time.Time
+	alarm  *time.Timer // rings when the mesh has been silent for long enough
 	gate   *gate
 	refuse *atomic.Pointer[Error] // the server's
 	known  atomic.Bool            // the listener arrived, or counts as absent
@@ -33,7 +34,7 @@ func (m *Mesh) askInbound(in *inbound, addr netip.AddrPort) {
 	}
 	name := m.inboundName(addr)
 	m.mu.Lock()
-	in.asked = time.Now()
+	in.asked, in.alarm = time.Now(), time.AfterFunc(m.config.ResourceTimeout, m.life.refresh)
 	m.inbound[name] = append(m.inbound[name], in)
 	m.mu.Unlock()
 	m.ads.do(func(d *discovery, now time.Time) { d.refer(now, name) })
@@ -55,6 +56,7 @@ func (m *Mesh) releaseInbound(in *inbound, addr netip.AddrPort) {
 	}
 	name := m.inboundName(addr)
 	m.mu.Lock()
+	in.alarm.Stop()
 	left := slices.DeleteFunc(m.inbound[name], func(other *inbound) bool { return other == in })
 	if m.inbound[name] = left; len(left) == 0 {
 		delete(m.inbound, name)
@@ -67,7 +69,7 @@ func (m *Mesh) releaseInbound(in *inbound, addr netip.AddrPort) {
 // the lean view istiod finds a workload by its ready pod only and is silent
 // about others, so that the first answer of any kind is enough, and the end of
 // the timer. In the full view every workload has its listener: until it came,
-// or the mesh said that there is none, nobody is let in.
+// nobody is let in.
 func (m *Mesh) inboundAnswered(in *inbound) bool {
 	m.mu.Lock()
 	asked := in.asked
@@ -80,6 +82,9 @@ func (m *Mesh) inboundAnswered(in *inbound) bool {
 // empty for nothing.
 func (m *Mesh) inboundTrouble(in *inbound) string {
 	p := in.gate.policy.Load()
+	if p == nil && in.known.Load() {
+		return noInbound
+	}
 	if p == nil || p.rules == nil || !p.rules.needsWorkload() {
 		return ""
 	}
@@ -102,6 +107,9 @@ func (m *Mesh) inboundTrouble(in *inbound) string {
 	return fmt.Sprintf("the mesh asks for mutual TLS, and there is no certificate yet: %v", trouble)
 }
 
+// noInbound is why a provider in the full view lets nobody in.
+const noInbound = "the mesh sent no listener " + virtualInbound + ", so that nobody knows who may connect and call"
+
 // ended is a context that waits for nothing.
 var ended = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -117,27 +125,33 @@ func (m *Mesh) govern(in *inbound, state *resourceState) {
 		return
 	}
 	in.known.Store(true)
+	defer m.life.refresh()
 	l, _ := state.value.(*listener)
-	var refusal *Error
 	switch {
 	case l != nil:
 		m.admit(in, l)
+		m.refuse(in, state.name, nil)
 	case state.status == statusRejected:
-		refusal = &Error{Stage: StageProvider, Resource: state.name, Code: codes.PermissionDenied, Reason: "the inbound listener cannot be understood: " + state.rejection,
-			Advice: "see the log for the field, and remove the policy that brings it"}
-		m.holdGate(in)
-	default:
-		m.holdGate(in)
-		return
+		if in.gate.policy.Load() == nil {
+			in.gate.govern(noPolicy)
+		}
+		m.refuse(in, state.name, &Error{Stage: StageProvider, Resource: state.name, Code: codes.PermissionDenied, Reason: "the inbound listener cannot be understood: " + state.rejection,
+			Advice: "see the log for the field, and remove the policy that brings it"})
+	case in.gate.policy.Load() == nil: // in the full view; in the lean one plain text is taken from the start
+		m.log.Error("nobody is let in", keyListener, state.name, keyError, noInbound,
+			"advice", "istiod sends it to every sidecar: with another control plane use the lean view (Config.View)")
 	}
+}
+
+// refuse has a server refuse every call, or lifts that.
+func (m *Mesh) refuse(in *inbound, name string, refusal *Error) {
 	old := in.refuse.Swap(refusal)
 	switch {
 	case refusal == nil && old != nil:
-		m.log.Info("calls are accepted again", keyListener, state.name)
+		m.log.Info("calls are accepted again", keyListener, name)
 	case refusal != nil && (old == nil || old.Reason != refusal.Reason):
-		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, state.name, keyError, refusal.Reason, "advice", refusal.Advice)
+		m.log.Error("calls are refused: the mesh demands what this version cannot enforce", keyListener, name, keyError, refusal.Reason, "advice", refusal.Advice)
 	}
-	m.life.refresh()
 }
 
 // admit puts a listener's policy in force.
@@ -153,14 +167,6 @@ func (m *Mesh) admit(in *inbound, l *listener) {
 		}
 	}
 	in.gate.govern(&portPolicy{rules: l})
-}
-
-// holdGate keeps the policy in force. Where there never was one, plain text is
-// taken.
-func (m *Mesh) holdGate(in *inbound) {
-	if in.gate.policy.Load() == nil {
-		in.gate.govern(noPolicy)
-	}
 }
 
 // PlainTextPeers lists from where this process is called in plain text, the
