@@ -2,8 +2,10 @@ package interop
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -129,5 +131,39 @@ func firstBytes(t testing.TB, w *lab.Workload) (heard func() []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		return bytes
+	}
+}
+
+// TestIngressWithoutCapture takes a port out of the listener that governs all
+// others, by a Sidecar's ingress with the captureMode NONE: istiod gives it one
+// of its own, and what a PeerAuthentication says of the port is in that alone.
+func TestIngressWithoutCapture(t *testing.T) {
+	l := suite.Lab(t)
+	for name, bind := range map[string]string{"bound": "the pod's address", "unbound": ""} {
+		t.Run(name, func(t *testing.T) {
+			p := startProvider(t, l, strictNamespace, name, map[string]string{"app": name})
+			if bind != "" {
+				bind = "bind: " + p.IP.String() + ", "
+			}
+			withManifest(t, l, service(strictNamespace, name, name, grpcPort)+fmt.Sprintf(`---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: %[2]s, namespace: %[1]s}
+spec:
+  workloadSelector: {labels: {app: %[2]s}}
+  ingress:
+  - {port: {number: %[3]d, protocol: GRPC, name: grpc-tri}, %[4]scaptureMode: NONE, defaultEndpoint: "127.0.0.1:60052"}
+`, strictNamespace, name, servicePort, bind))
+			catchUp(t, l)
+			plain := bareClient(dialPlain(t, address(p.Workload)))
+			eventually(t, "the provider to serve plain text", plain, answered)
+			withManifest(t, l, peerAuthentication(strictNamespace, name, fmt.Sprintf("mtls: {mode: PERMISSIVE}, portLevelMtls: {%d: {mode: STRICT}}", servicePort)))
+			eventually(t, "the provider to refuse plain text", plain, refusedWithoutTLS)
+			for _, r := range p.mesh.Coverage() {
+				if strings.Contains(r.Name, "inbound") {
+					t.Logf("%+v", r)
+				}
+			}
+		})
 	}
 }
