@@ -126,11 +126,12 @@ spec: {host: renewed, trafficPolicy: {connectionPool: {http: {maxRequestsPerConn
 	if len(shakes.serials) < 10 {
 		t.Errorf("the provider showed %d certificates", len(shakes.serials))
 	}
-	consumer, provider := m.Identity(), p.mesh.Identity() // before istiod is asked, so that it knows of all of them
+	consumer, provider := m.Identity(), p.mesh.Identity()
 	after, err := l.Istiod.Metric(t.Context(), "citadel_server_csr_count")
 	must(t, err)
 	got, failed := consumer.Certificates+provider.Certificates-had, consumer.Failures+provider.Failures
-	if asked := after - before; asked < float64(got) || asked > float64(got+failed)+2 {
+	// One of each side may be on its way at either end.
+	if asked := after - before; asked < float64(got)-2 || asked > float64(got+failed)+2 {
 		t.Errorf("istiod was asked %v times for %d certificates, %d requests failed", asked, got, failed)
 	}
 	answers := 0
