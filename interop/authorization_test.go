@@ -154,7 +154,7 @@ func newGuarded(t *testing.T) *guarded {
 	withManifest(t, l, manifest)
 	catchUp(t, l)
 	for caller, namespace := range map[string]string{"alice": guardedNamespace, "bob": guardedNamespace, "carol": guardedNamespace + "-too"} {
-		must(t, l.Namespace(within(t, 10*time.Second), namespace))
+		must(t, l.Namespace(soon(t), namespace))
 		m := joinConsumer(t, l, namespace, as(t, l, caller))
 		inv, err := m.Refer(greetings, proxyless.ProvidedBy("guarded."+guardedNamespace), proxyless.Version(version))
 		must(t, err)
@@ -207,7 +207,7 @@ func (g *guarded) expect(t *testing.T, attempts []attempt) {
 		}
 		return nil
 	}
-	must(t, lab.WaitFor(within(t, 20*time.Second), "the policy to be in force", look))
+	must(t, lab.WaitFor(within(t, 45*time.Second), "the policy to be in force", look))
 	if err := look(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -55,7 +55,7 @@ type certificate struct {
 // ask makes the call.
 func (a asked) ask(t testing.TB, l *lab.Lab) (*certificate, error) {
 	t.Helper()
-	ctx := within(t, 10*time.Second)
+	ctx := soon(t)
 	if a.key == nil {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(t, err)
@@ -92,7 +92,7 @@ func (a asked) dial(t testing.TB, l *lab.Lab) *grpc.ClientConn {
 		a.address = l.Istiod.Secure()
 	}
 	if a.roots == nil {
-		roots, err := l.RootCert(within(t, 10*time.Second), "default")
+		roots, err := l.RootCert(soon(t), "default")
 		must(t, err)
 		a.roots = roots
 	}
@@ -167,7 +167,7 @@ func (c *certificate) pool() *x509.CertPool {
 func certified(t testing.TB, l *lab.Lab, namespace, account string) *certificate {
 	t.Helper()
 	serviceAccount(t, l, namespace, account)
-	token, err := l.Token(within(t, 10*time.Second), namespace, account, time.Hour, lab.IstioAudience)
+	token, err := l.Token(soon(t), namespace, account, time.Hour, lab.IstioAudience)
 	must(t, err)
 	c, err := asked{token: token, seconds: 3600}.ask(t, l)
 	must(t, err)
@@ -187,7 +187,7 @@ func (c *certificate) names() (names []string) {
 // rather than shortening it.
 func TestCertificateLifetimes(t *testing.T) {
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), certificatesNamespace))
+	must(t, l.Namespace(soon(t), certificatesNamespace))
 	token := istioToken(t.Context(), t, l, certificatesNamespace)
 	const day = 24 * 3600
 	for _, c := range []struct{ seconds, granted int64 }{{1, 1}, {30, 30}, {3600, 3600}, {0, day}, {-5, day}, {90 * day, 90 * day}} {
@@ -212,7 +212,7 @@ func TestCertificateLifetimes(t *testing.T) {
 // token alone, and that the kind of key does not matter.
 func TestCertificateNames(t *testing.T) {
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), certificatesNamespace))
+	must(t, l.Namespace(soon(t), certificatesNamespace))
 	token := istioToken(t.Context(), t, l, certificatesNamespace)
 	const own = "spiffe://cluster.local/ns/certificates/sa/default"
 	big, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -242,7 +242,7 @@ func TestCertificateNames(t *testing.T) {
 // in place of a token.
 func TestCertificateRefused(t *testing.T) {
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), certificatesNamespace))
+	must(t, l.Namespace(soon(t), certificatesNamespace))
 	token := istioToken(t.Context(), t, l, certificatesNamespace)
 	for name, bad := range map[string]string{
 		"no token":       "",
@@ -265,7 +265,7 @@ func TestCertificateRefused(t *testing.T) {
 // all roots last, and istiod's own certificate is of the new root at once.
 func TestRootsRotate(t *testing.T) {
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), certificatesNamespace))
+	must(t, l.Namespace(soon(t), certificatesNamespace))
 	token := istioToken(t.Context(), t, l, certificatesNamespace)
 	r := startRotation(t, l)
 	ask := func(roots ...*lab.Authority) (*certificate, error) {

@@ -111,7 +111,7 @@ func startBackend(t testing.TB, l *lab.Lab, book *ledger, spec lab.WorkloadSpec)
 		must(t, err)
 		go server.Serve(&keptListener{lis, b}) // ends with the server
 	}
-	must(t, b.SetReady(within(t, 10*time.Second), ready))
+	must(t, b.SetReady(soon(t), ready))
 	return b
 }
 

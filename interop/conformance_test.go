@@ -127,7 +127,7 @@ func newWorld(t testing.TB, rows []*row) *world {
 		guards:   map[guardKey]*guard{},
 		callers:  map[string]*certificate{},
 	}
-	ctx := within(t, 20*time.Second)
+	ctx := soon(t)
 	must(t, w.lab.AddNode(ctx, "other-zone", locality("region-1", "zone-2")))
 	must(t, w.lab.AddNode(ctx, "other-region", locality("region-2", "zone-1")))
 	serviceAccount(t, w.lab, governed, sealedAccount)

@@ -81,7 +81,7 @@ func TestBadCredentials(t *testing.T) { eachView(t, testBadCredentials) }
 func testBadCredentials(t *testing.T) {
 	l, _ := oneProvider(t, credentialsNamespace)
 	const ns = credentialsNamespace
-	foreign, err := l.Claims(within(t, 10*time.Second), ns, "default", time.Now().Add(time.Hour), lab.IstioAudience)
+	foreign, err := l.Claims(soon(t), ns, "default", time.Now().Add(time.Hour), lab.IstioAudience)
 	must(t, err)
 	foreign["iss"] = "https://elsewhere.example"
 	foreignToken, err := l.SignToken(foreign)

@@ -107,7 +107,7 @@ func (s *sidecar) handshakes(t testing.TB) int {
 	t.Helper()
 	name := fmt.Sprintf("listener.%v_%d.ssl.handshake", s.IP, servicePort)
 	count := 0
-	must(t, lab.WaitFor(within(t, 10*time.Second), "Envoy's statistics", func(context.Context) error {
+	must(t, lab.WaitFor(soon(t), "Envoy's statistics", func(context.Context) error {
 		text, err := s.page("/stats?filter=ssl.handshake")
 		for line := range strings.Lines(text) {
 			if value, found := strings.CutPrefix(line, name+": "); found {

@@ -23,7 +23,7 @@ const deployDir = "../examples/greeting/deploy"
 func deployed(t *testing.T, namespace string, files ...string) *lab.Lab {
 	t.Helper()
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), namespace))
+	must(t, l.Namespace(soon(t), namespace))
 	var manifests []string
 	for _, name := range files {
 		manifests = append(manifests, strings.ReplaceAll(readFile(t, filepath.Join(deployDir, name)), demo, namespace))

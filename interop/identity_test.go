@@ -14,7 +14,7 @@ import (
 // TestIdentity has the real istiod certify members, and refuse them.
 func TestIdentity(t *testing.T) {
 	l, ns := suite.Lab(t), credentialsNamespace
-	must(t, l.Namespace(within(t, 20*time.Second), ns))
+	must(t, l.Namespace(soon(t), ns))
 	const id = "spiffe://cluster.local/ns/" + credentialsNamespace + "/sa/default"
 	for _, c := range []struct {
 		name   string
@@ -53,7 +53,7 @@ func TestIdentity(t *testing.T) {
 				}
 			}()
 			if c.said == nil {
-				must(t, m.WaitIdentity(within(t, 20*time.Second)))
+				must(t, m.WaitIdentity(within(t, 45*time.Second)))
 				s := m.Identity()
 				if s.ID != id || s.Trouble != nil || s.Certificates != 1 || len(s.Roots) == 0 || !s.Renewal.Before(s.Expires) {
 					t.Errorf("state %+v", s)
@@ -83,7 +83,7 @@ func TestIdentity(t *testing.T) {
 func TestIdentityRenews(t *testing.T) {
 	l := suite.Lab(t)
 	m := joinConsumer(t, l, credentialsNamespace, func(c *proxyless.Config) { c.Identity.Lifetime = 12 * time.Second })
-	must(t, m.WaitIdentity(within(t, 20*time.Second)))
+	must(t, m.WaitIdentity(within(t, 45*time.Second)))
 	begin := time.Now()
 	must(t, lab.WaitFor(within(t, time.Minute), "three renewals", func(context.Context) error {
 		s := m.Identity()

@@ -52,7 +52,7 @@ func TestPolicyOutlivesReadiness(t *testing.T) { eachView(t, testPolicyOutlivesR
 
 func testPolicyOutlivesReadiness(t *testing.T) {
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), strictNamespace))
+	must(t, l.Namespace(soon(t), strictNamespace))
 	withManifest(t, l, service(strictNamespace, "early", "early", grpcPort)+strict(strictNamespace, "early"))
 	m := joinConsumer(t, l, strictNamespace)
 	client := refer(t, m, "early")
@@ -60,7 +60,7 @@ func testPolicyOutlivesReadiness(t *testing.T) {
 	plain := bareClient(dialPlain(t, address(p.Workload)))
 	eventually(t, "the provider to refuse", plain, refusedWithoutTLS)
 
-	must(t, p.SetReady(within(t, 10*time.Second), false))
+	must(t, p.SetReady(soon(t), false))
 	eventually(t, "the pod to be no endpoint", client, failsAt(proxyless.StageEndpoint))
 	received := p.received.Load()
 	for range 20 {
@@ -72,7 +72,7 @@ func testPolicyOutlivesReadiness(t *testing.T) {
 		t.Error("a call that was refused reached the implementation")
 	}
 	removeManifest(t, l, strict(strictNamespace, "early"))
-	must(t, p.SetReady(within(t, 10*time.Second), true))
+	must(t, p.SetReady(soon(t), true))
 	eventually(t, "the provider to serve", client, answered)
 }
 
@@ -85,7 +85,7 @@ func testMutualTLSDemanded(t *testing.T) {
 	l := suite.Lab(t)
 	w := addWorkload(t, l, strictNamespace, "demanding", map[string]string{"app": "demanding"})
 	heard := firstBytes(t, w)
-	must(t, w.SetReady(within(t, 10*time.Second), true))
+	must(t, w.SetReady(soon(t), true))
 	withManifest(t, l, service(strictNamespace, "demanding", "demanding", grpcPort)+mutual(strictNamespace, "demanding"))
 	catchUp(t, l)
 	client := refer(t, joinConsumer(t, l, strictNamespace), "demanding")

@@ -97,7 +97,7 @@ func goodCredential(t testing.TB, l *lab.Lab) credential {
 // signed makes a token for the default account with the lab's own key.
 func signed(t testing.TB, l *lab.Lab, namespace string, expires time.Time, audiences ...string) string {
 	t.Helper()
-	claims, err := l.Claims(within(t, 10*time.Second), namespace, "default", expires, audiences...)
+	claims, err := l.Claims(soon(t), namespace, "default", expires, audiences...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func signed(t testing.TB, l *lab.Lab, namespace string, expires time.Time, audie
 
 func issued(t testing.TB, l *lab.Lab, namespace string, audiences ...string) string {
 	t.Helper()
-	token, err := l.Token(within(t, 10*time.Second), namespace, "default", time.Hour, audiences...)
+	token, err := l.Token(soon(t), namespace, "default", time.Hour, audiences...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func TestLeanGaps(t *testing.T) {
 				if lean {
 					want = gap.lean
 				}
-				must(t, lab.WaitFor(within(t, 20*time.Second), "the policy, as far as it is told", func(context.Context) error {
+				must(t, lab.WaitFor(within(t, 45*time.Second), "the policy, as far as it is told", func(context.Context) error {
 					if err := outcome(t, g.callers["alice"], sayHello, gap.headers...); status.Code(err) != want {
 						return fmt.Errorf("the call ended with %w, want %v", err, want)
 					}

@@ -40,7 +40,7 @@ type setting = func(*proxyless.Config)
 // and who it is; in the view that the test is in.
 func memberConfig(t testing.TB, l *lab.Lab, namespace, pod, ip string) proxyless.Config {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := soon(t)
 	must(t, l.Namespace(ctx, namespace))
 	roots, err := l.RootCert(ctx, "default") // the same in all namespaces
 	must(t, err)
@@ -164,7 +164,7 @@ func as(t testing.TB, l *lab.Lab, account string) setting {
 	return func(c *proxyless.Config) {
 		t.Helper()
 		serviceAccount(t, l, c.Node.Namespace, account)
-		token, err := l.Token(within(t, 10*time.Second), c.Node.Namespace, account, time.Hour, lab.IstioAudience)
+		token, err := l.Token(soon(t), c.Node.Namespace, account, time.Hour, lab.IstioAudience)
 		must(t, err)
 		replaceFile(t, c.TokenFile, token)
 		c.Node.ServiceAccount = account
@@ -174,7 +174,7 @@ func as(t testing.TB, l *lab.Lab, account string) setting {
 // serviceAccount makes a service account, which stays.
 func serviceAccount(t testing.TB, l *lab.Lab, namespace, name string) {
 	t.Helper()
-	must(t, l.Namespace(within(t, 10*time.Second), namespace))
+	must(t, l.Namespace(soon(t), namespace))
 	apply(t, l, fmt.Sprintf("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: %s, namespace: %s}\n", name, namespace))
 }
 
@@ -196,7 +196,7 @@ func startPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec, settings ...setti
 	spec.NotReady = true
 	p := &provider{Workload: addPod(t, l, spec)}
 	p.export(t, l, spec, settings...)
-	must(t, p.SetReady(within(t, 10*time.Second), true))
+	must(t, p.SetReady(soon(t), true))
 	return p
 }
 
@@ -216,7 +216,7 @@ func (p *provider) export(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec, setti
 	go func() { served <- server.Serve(ctx) }() // ended and joined by stop
 	p.stop = sync.OnceValue(func() error { cancel(); return <-served })
 	t.Cleanup(func() { p.stop() })
-	must(t, lab.WaitFor(within(t, 10*time.Second), "the provider to listen", func(context.Context) error {
+	must(t, lab.WaitFor(soon(t), "the provider to listen", func(context.Context) error {
 		if server.Addr() == nil {
 			return errors.New("it does not")
 		}
@@ -253,7 +253,7 @@ func addWorkload(t testing.TB, l *lab.Lab, namespace, name string, labels map[st
 // addPod is addWorkload for a pod that is special; the address is given here.
 func addPod(t testing.TB, l *lab.Lab, spec lab.WorkloadSpec) *lab.Workload {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := soon(t)
 	must(t, l.Namespace(ctx, spec.Namespace))
 	for {
 		const first, count = 1, 254
@@ -294,7 +294,7 @@ func withManifest(t testing.TB, l *lab.Lab, manifest string) {
 // removeManifest deletes what is left of a manifest.
 func removeManifest(t testing.TB, l *lab.Lab, manifest string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := l.Delete(ctx, manifest); err != nil {
 		t.Error(err)

@@ -44,7 +44,7 @@ func TestMixedEndpoints(t *testing.T) {
 	secured := startPod(t, l, lab.WorkloadSpec{Namespace: originatingNamespace, Name: "mixed-1", Account: "provider", Labels: labels})
 	bare := addWorkload(t, l, originatingNamespace, "mixed-2", map[string]string{"app": "mixed"})
 	serve(t, fmt.Sprintf("%v:%d", bare.IP, servicePort), func(s *grpc.Server) { greetpb.RegisterGreetingServiceServer(s, behind("bare")) })
-	must(t, bare.SetReady(within(t, 10*time.Second), true))
+	must(t, bare.SetReady(soon(t), true))
 	withManifest(t, l, service(originatingNamespace, "mixed", "mixed", grpcPort)+fmt.Sprintf(`---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -128,7 +128,7 @@ func startServer(t testing.TB, w *lab.Workload, name string, demands bool) *serv
 		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, own.pool()
 	}
 	serve(t, s.address, func(g *grpc.Server) { greetpb.RegisterGreetingServiceServer(g, behind(name)) }, grpc.Creds(credentials.NewTLS(config)))
-	must(t, w.SetReady(within(t, 10*time.Second), true))
+	must(t, w.SetReady(soon(t), true))
 	return s
 }
 
@@ -264,7 +264,7 @@ func testWrongProvider(t *testing.T) {
 			labels := map[string]string{"app": c.name, tlsMode: "istio"}
 			w := addPod(t, l, lab.WorkloadSpec{Namespace: originatingNamespace, Name: c.name, Account: "expected", Labels: labels, NotReady: true})
 			bareServer(t, fmt.Sprintf("%v:%d", w.IP, servicePort), c.shows())
-			must(t, w.SetReady(within(t, 10*time.Second), true))
+			must(t, w.SetReady(soon(t), true))
 			manifest := service(originatingNamespace, c.name, c.name, grpcPort)
 			if viewOf(t) == leanView {
 				manifest += mutual(originatingNamespace, c.name)

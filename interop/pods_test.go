@@ -92,7 +92,7 @@ data:
 // ready, and says which volume it lacks.
 func TestFirstPartyToken(t *testing.T) {
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), "first-party"))
+	must(t, l.Namespace(soon(t), "first-party"))
 	consumer := deployConsumer(t, l, "first-party", consumerPod("first-party", "",
 		"{name: root, mountPath: /var/run/secrets/istio}", "{name: root, configMap: {name: istio-ca-root-cert}}"))
 	must(t, lab.WaitFor(within(t, 30*time.Second), "the consumer to say what it lacks", func(context.Context) error {
@@ -113,7 +113,7 @@ func TestFirstPartyToken(t *testing.T) {
 			t.Errorf("%s: %d %q", path, code, text)
 		}
 	}
-	pods, err := l.Pods(within(t, 10*time.Second), "first-party", "demo=consumer")
+	pods, err := l.Pods(soon(t), "first-party", "demo=consumer")
 	must(t, err)
 	if len(pods) != 1 || pods[0].Ready || pods[0].Restarts > 0 {
 		t.Errorf("the pod should wait, not ready and not restarted: %+v", pods)

@@ -77,7 +77,7 @@ func TestConsumerProbes(t *testing.T) { eachView(t, testConsumerProbes) }
 
 func testConsumerProbes(t *testing.T) {
 	l := suite.Lab(t)
-	must(t, l.Namespace(within(t, 10*time.Second), "probes"))
+	must(t, l.Namespace(soon(t), "probes"))
 	withManifest(t, l, service("probes", "deserted", "nobody", grpcPort))
 	var good, file string
 	m := joinConsumer(t, l, "probes", localQoS, func(c *proxyless.Config) {
@@ -125,7 +125,7 @@ func testProviderProbes(t *testing.T) {
 	becomesReady(t, m)
 	health := healthpb.NewHealthClient(dial(t, w))
 	expectHealth(t, health, healthpb.HealthCheckResponse_SERVING)
-	must(t, w.SetReady(within(t, 10*time.Second), true))
+	must(t, w.SetReady(soon(t), true))
 
 	consumer := joinConsumer(t, l, "probes")
 	client := greetpb.NewGreetingServiceClient(unversioned(t, consumer, "probed"))

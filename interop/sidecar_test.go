@@ -65,7 +65,7 @@ func startSidecar(t testing.TB, l *lab.Lab, namespace, peer string) *sidecar {
 	secrets := serve(t, "127.0.0.1:0", func(server *grpc.Server) {
 		secretv3.RegisterSecretDiscoveryServiceServer(server, &secretServer{identity: identity, key: identity.keyPEM(t)})
 	})
-	must(t, s.SetReady(within(t, 10*time.Second), true))
+	must(t, s.SetReady(soon(t), true))
 	node := fullNode(s.IP.String(), "sidecar", namespace, labels)
 	node.Cluster = "sidecar." + namespace
 	s.run(t, envoy, bootstrap(t, node, port(replica.Plain()), port(secrets)))

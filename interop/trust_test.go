@@ -38,7 +38,7 @@ func testRootsOfAnotherMesh(t *testing.T) {
 	serviceAccount(t, l, trustNamespace, "provider")
 	w := addPod(t, l, lab.WorkloadSpec{Namespace: trustNamespace, Name: "theirs", Account: "provider", Labels: labels("theirs"), NotReady: true})
 	bareServer(t, fmt.Sprintf("%v:%d", w.IP, servicePort), theirs)
-	must(t, w.SetReady(within(t, 10*time.Second), true))
+	must(t, w.SetReady(soon(t), true))
 	p := startPod(t, l, lab.WorkloadSpec{Namespace: trustNamespace, Name: "ours", Account: "provider", Labels: labels("ours")}, of)
 	withManifest(t, l, service(trustNamespace, "theirs", "theirs", grpcPort)+service(trustNamespace, "ours", "ours", grpcPort)+
 		mutual(trustNamespace, "theirs")+strict(trustNamespace, "ours"))

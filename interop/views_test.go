@@ -45,11 +45,11 @@ var lastMarker atomic.Int64
 // applied so far. In the full view, what it does not know is told at once.
 func catchUp(t testing.TB, l *lab.Lab) {
 	t.Helper()
-	must(t, l.Namespace(within(t, 20*time.Second), "markers"))
+	must(t, l.Namespace(soon(t), "markers"))
 	name := fmt.Sprint("marker-", lastMarker.Add(1))
 	withManifest(t, l, service("markers", name, name, grpcPort))
 	host := name + ".markers.svc.cluster.local"
-	must(t, lab.WaitFor(within(t, 20*time.Second), "istiod to catch up", func(context.Context) error {
+	must(t, lab.WaitFor(within(t, 45*time.Second), "istiod to catch up", func(context.Context) error {
 		a := openADS(t, l.Istiod.Plain(), credential{}, leanNode(consumerIP, "marker", "markers")).ask(t, listenerType, host+":50052")
 		if a == nil || a.err != nil || len(a.Resources) == 0 {
 			return fmt.Errorf("it does not know %s", host)
