@@ -2,35 +2,21 @@ package meshtest
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 )
 
 // ServerName is the name in the certificate of a control plane with an
 // Authority, beside the addresses of this host.
 const ServerName = "istiod.istio-system.svc"
-
-// backdate is how long before now certificates of istiod begin to be valid.
-const backdate = 2 * time.Minute
 
 // Authority is the certificate authority of a mesh in this process. A control
 // plane that was given it ([WithAuthority]) speaks TLS with a certificate from
@@ -51,24 +37,6 @@ type Authority struct {
 	script    func(AuthorityRequest) ([]string, error)
 	requests  []AuthorityRequest
 	changed   chan struct{} // closed and replaced with each request
-}
-
-// signer is a root, or a root with an intermediate below it.
-type signer struct {
-	certificate *x509.Certificate
-	key         crypto.Signer
-	chain       [][]byte // DER of intermediates, the signing one first
-}
-
-// AuthorityRequest is one call of CreateCertificate, whether it was answered or
-// refused.
-type AuthorityRequest struct {
-	At        time.Time
-	CSR       string        // PEM, as it came
-	Lifetime  time.Duration // validity_duration
-	Token     string        // without "Bearer"; empty for none
-	ClusterID string        // header clusterid
-	ID        string        // SPIFFE id that the token stands for; empty for a token that is not in order
 }
 
 // NewAuthority makes an authority for the trust domain cluster.local.
@@ -190,6 +158,17 @@ func (a *Authority) Roots() *x509.CertPool {
 	return pool
 }
 
+// newRoot makes a root that signs from now on and is the only one. mu is held,
+// but at first.
+func (a *Authority) newRoot() error {
+	root, err := (*signer)(nil).newAuthority("root")
+	if err != nil {
+		return err
+	}
+	a.signer, a.roots = root, [][]byte{root.certificate.Raw}
+	return nil
+}
+
 // WriteFiles writes into a directory what a pod has: root-cert.pem and
 // istio-token, the token of a service account that is valid for an hour.
 func (a *Authority) WriteFiles(dir, namespace, account string) (rootFile, tokenFile string, err error) {
@@ -199,81 +178,6 @@ func (a *Authority) WriteFiles(dir, namespace, account string) (rootFile, tokenF
 		os.WriteFile(tokenFile, []byte(a.Token(namespace, account, time.Hour)), 0o600),
 	)
 	return rootFile, tokenFile, err
-}
-
-// ServerConfig is for a server that is known by names and by the addresses of
-// this host. It shows a certificate of the newest root.
-func (a *Authority) ServerConfig(names ...string) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return a.issue(func(c *x509.Certificate) {
-				c.DNSNames = append(names, "localhost")
-				c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, net.IPv4(192, 0, 2, 1)}
-			})
-		},
-	}
-}
-
-// Issue makes a key and a certificate for a SPIFFE id, valid for an hour, for
-// both ends of a connection; id may be empty. The functions change the
-// certificate before it is signed.
-func (a *Authority) Issue(id string, change ...func(*x509.Certificate)) (tls.Certificate, error) {
-	var uris []*url.URL
-	if id != "" {
-		u, err := url.Parse(id)
-		if err != nil {
-			return tls.Certificate{}, err
-		}
-		uris = append(uris, u)
-	}
-	c, err := a.issue(func(c *x509.Certificate) {
-		c.URIs = uris
-		for _, f := range change {
-			f(c)
-		}
-	})
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return *c, nil
-}
-
-func (a *Authority) issue(change func(*x509.Certificate)) (*tls.Certificate, error) {
-	key, err := newKey()
-	if err != nil {
-		return nil, err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	der, err := a.signer.sign(key.Public(), change)
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: append([][]byte{der}, a.signer.chain...), PrivateKey: key, Leaf: leaf}, nil
-}
-
-// KeyPEM is the private key of a certificate that Issue made, for tests that
-// need files.
-func KeyPEM(c tls.Certificate) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
-	if err != nil {
-		return nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
-}
-
-// ChainPEM is the chain of a certificate, the leaf first.
-func ChainPEM(c tls.Certificate) []byte {
-	var text []byte
-	for _, der := range c.Certificate {
-		text = append(text, certificatePEM(der)...)
-	}
-	return text
 }
 
 // Requests are all requests so far, in order.
@@ -300,141 +204,3 @@ func (a *Authority) WaitRequests(ctx context.Context, n int) error {
 		}
 	}
 }
-
-// newRoot makes a root that signs from now on and is the only one. mu is held,
-// but at first.
-func (a *Authority) newRoot() error {
-	root, err := (*signer)(nil).newAuthority("root")
-	if err != nil {
-		return err
-	}
-	a.signer, a.roots = root, [][]byte{root.certificate.Raw}
-	return nil
-}
-
-// newAuthority makes an intermediate, or a root where s is nil.
-func (s *signer) newAuthority(name string, change ...func(*x509.Certificate)) (*signer, error) {
-	key, err := newKey()
-	if err != nil {
-		return nil, err
-	}
-	made := &signer{key: key}
-	parent := s
-	if s == nil {
-		parent = made
-	}
-	der, err := parent.sign(key.Public(), func(c *x509.Certificate) {
-		c.Subject = pkix.Name{Organization: []string{"meshtest"}, CommonName: fmt.Sprintf("%s %x", name, c.SerialNumber.Bytes()[:4])}
-		c.NotAfter = time.Now().Add(10 * 365 * 24 * time.Hour)
-		c.IsCA, c.BasicConstraintsValid, c.KeyUsage, c.ExtKeyUsage = true, true, x509.KeyUsageCertSign, nil
-		for _, f := range change {
-			f(c)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if made.certificate, err = x509.ParseCertificate(der); err != nil {
-		return nil, err
-	}
-	if s != nil {
-		made.chain = append([][]byte{der}, s.chain...)
-	}
-	return made, nil
-}
-
-// sign signs a certificate, by itself where the signer has none yet.
-func (s *signer) sign(key crypto.PublicKey, change func(*x509.Certificate)) ([]byte, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, err
-	}
-	serial.SetBit(serial, 120, 1)
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: serial, NotBefore: now.Add(-backdate), NotAfter: now.Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	change(template)
-	parent := s.certificate
-	if parent == nil {
-		parent = template
-	}
-	return x509.CreateCertificate(rand.Reader, template, parent, key, s.key)
-}
-
-// create is CreateCertificate. Its caller is who the token says.
-func (a *Authority) create(ctx context.Context, message []byte) ([]byte, error) {
-	md, _ := metadata.FromIncomingContext(ctx)
-	request, err := decodeCertificateRequest(message)
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	request.At, request.Token, request.ClusterID = time.Now(), bearer(md), first(md, "clusterid")
-	id, refusal := a.admit(md)
-	request.ID = id
-	a.mu.Lock()
-	a.requests = append(a.requests, request)
-	close(a.changed)
-	a.changed = make(chan struct{})
-	failure, script := a.failure, a.script
-	a.mu.Unlock()
-	switch {
-	case failure != nil:
-		return nil, failure
-	case refusal != nil:
-		return nil, refusal
-	}
-	if script == nil {
-		script = a.Sign
-	}
-	chain, err := script(request)
-	if err != nil {
-		return nil, err
-	}
-	return encodeCertificateResponse(chain), nil
-}
-
-// Sign is the answer that a request gets: cert_chain, the leaf first, then
-// intermediates, and the roots, all in one, last.
-func (a *Authority) Sign(request AuthorityRequest) ([]string, error) {
-	block, _ := pem.Decode([]byte(request.CSR))
-	if block == nil || block.Type != "CERTIFICATE REQUEST" {
-		return nil, status.Error(codes.InvalidArgument, "no PEM certificate request")
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
-	if err == nil {
-		err = csr.CheckSignature()
-	}
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	uri, err := url.Parse(request.ID)
-	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	lifetime := request.Lifetime
-	if a.lifetime != nil {
-		lifetime = a.lifetime(lifetime)
-	}
-	der, err := a.signer.sign(csr.PublicKey, func(c *x509.Certificate) {
-		c.URIs, c.NotAfter = []*url.URL{uri}, time.Now().Add(lifetime)
-	})
-	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	chain := []string{string(certificatePEM(der))}
-	for _, der := range a.signer.chain {
-		chain = append(chain, string(certificatePEM(der)))
-	}
-	return append(chain, string(a.rootPEM())), nil
-}
-
-func certificatePEM(der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-func newKey() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }

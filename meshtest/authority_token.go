@@ -1,7 +1,6 @@
 package meshtest
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -11,11 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // istioAudience is whom istiod wants tokens to be for.
@@ -97,57 +94,4 @@ func cutLast(s, sep string) (before, after string, found bool) {
 		return s, "", false
 	}
 	return s[:at], s[at+len(sep):], true
-}
-
-// service describes istio.v1.auth.IstioCertificateService.
-func (a *Authority) service() *grpc.ServiceDesc {
-	return &grpc.ServiceDesc{
-		ServiceName: "istio.v1.auth.IstioCertificateService", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{
-			MethodName: "CreateCertificate",
-			Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-				var message []byte
-				if err := decode(&message); err != nil {
-					return nil, err
-				}
-				answer, err := a.create(ctx, message)
-				return answer, err
-			},
-		}},
-	}
-}
-
-// decodeCertificateRequest reads an istio.v1.auth.IstioCertificateRequest.
-func decodeCertificateRequest(message []byte) (r AuthorityRequest, err error) {
-	for len(message) > 0 {
-		num, typ, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return r, protowire.ParseError(n)
-		}
-		message = message[n:]
-		switch {
-		case num == 1 && typ == protowire.BytesType: // csr
-			r.CSR, n = protowire.ConsumeString(message)
-		case num == 3 && typ == protowire.VarintType: // validity_duration
-			var seconds uint64
-			seconds, n = protowire.ConsumeVarint(message)
-			r.Lifetime = time.Duration(int64(seconds)) * time.Second
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, message)
-		}
-		if n < 0 {
-			return r, protowire.ParseError(n)
-		}
-		message = message[n:]
-	}
-	return r, nil
-}
-
-// encodeCertificateResponse writes an istio.v1.auth.IstioCertificateResponse.
-func encodeCertificateResponse(chain []string) (b []byte) {
-	for _, text := range chain {
-		b = protowire.AppendTag(b, 1, protowire.BytesType) // cert_chain
-		b = protowire.AppendString(b, text)
-	}
-	return b
 }
