@@ -127,6 +127,17 @@ func (c *callFacts) plainPath() (path string, ok bool) {
 	return c.target, c.plain == yes
 }
 
+// plainAuthority says that an authority is a host and perhaps a port, and nothing
+// that Envoy would turn away.
+func plainAuthority(authority string) bool {
+	for i := 0; i < len(authority); i++ {
+		if b := authority[i]; b == '/' || b == '@' || !standsForItself(b) && strings.IndexByte("[]%", b) < 0 {
+			return false
+		}
+	}
+	return authority != ""
+}
+
 // isPlain says that a path begins with a slash, has only characters that stand
 // for themselves, and no segments that stand for others.
 func isPlain(path string) bool {
@@ -134,15 +145,17 @@ func isPlain(path string) bool {
 		return false
 	}
 	for i := 0; i < len(path); i++ {
-		switch b := path[i]; {
-		case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '.', b == '_':
-		case b == '/':
-			if i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
-				return false
-			}
-		case strings.IndexByte("-~!$&'()*+,;=:@", b) < 0:
+		if !standsForItself(path[i]) || path[i] == '/' && i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
 			return false
 		}
 	}
 	return true
+}
+
+func standsForItself(b byte) bool {
+	switch {
+	case 'a' <= b && b <= 'z', 'A' <= b && b <= 'Z', '0' <= b && b <= '9', b == '.', b == '_', b == '/':
+		return true
+	}
+	return strings.IndexByte("-~!$&'()*+,;=:@", b) >= 0
 }

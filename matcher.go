@@ -135,6 +135,17 @@ func (m *headerMatch) judge(value string, present bool) bool {
 	return m.matchValue(value) != m.invert
 }
 
+// matchesOne is matches for a header of several lines, where it is enough that
+// one of them has the value.
+func (m *headerMatch) matchesOne(values []string) bool {
+	for _, value := range values {
+		if m.judge(value, true) != m.invert {
+			return !m.invert
+		}
+	}
+	return m.invert
+}
+
 func (m *headerMatch) matchValue(value string) bool {
 	switch m.kind {
 	case headerExact:
@@ -167,9 +178,9 @@ func cookieValue(header, name string) (value string, present bool) {
 // templatePattern turns a path template of Envoy into a regular expression: *
 // and {name} stand for one segment, ** for the rest, and {name=...} for what
 // its pattern says. What they stand for are the characters of RFC 3986 that
-// need no escape, but for *.
+// need no escape.
 func templatePattern(template string) (string, error) {
-	const segment, rest = "[-a-zA-Z0-9._~%!$&'()+,;:@=]+", "[-a-zA-Z0-9._~%!$&'()+,;:@=/]*"
+	const segment, rest = "[-a-zA-Z0-9._~%!$&'()*+,;:@=]+", "[-a-zA-Z0-9._~%!$&'()*+,;:@=/]*"
 	if !strings.HasPrefix(template, "/") {
 		return "", errors.New("a path template starts with /")
 	}
@@ -255,7 +266,8 @@ type callHeaders struct {
 	lastValues []string
 }
 
-// get returns the value of a header; several are joined with ",". The pseudo
+// get returns the value of a header; several are joined with ",", and cookies,
+// which HTTP/2 lets come in crumbs (RFC 9113, 8.2.3), with "; ". The pseudo
 // headers that Istio matches (method, authority, scheme of a VirtualService)
 // are there; names that end in -bin never are (gRFC A28).
 func (h *callHeaders) get(name string) (value string, present bool) {
@@ -279,6 +291,9 @@ func (h *callHeaders) get(name string) (value string, present bool) {
 	}
 	if len(values) == 1 {
 		return values[0], true
+	}
+	if name == "cookie" {
+		return strings.Join(values, "; "), true
 	}
 	return strings.Join(values, ","), true
 }

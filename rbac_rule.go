@@ -85,12 +85,22 @@ func (r *accessRule) judgePath(call *callFacts) judgment {
 }
 
 func (r *accessRule) judgeHeader(call *callFacts) judgment {
-	if r.header.name == ":path" {
+	h := r.header
+	switch h.name {
+	case ":path":
 		if _, ok := call.plainPath(); !ok {
 			return cannotTell
 		}
+	case ":authority":
+		if !plainAuthority(call.headers.authority) {
+			return cannotTell
+		}
 	}
-	return judged(r.header.matches(&call.headers))
+	whole := h.matches(&call.headers)
+	if values := call.headers.values(h.name); len(values) > 1 && h.name != "cookie" && whole != h.matchesOne(values) {
+		return cannotTell
+	}
+	return judged(whole)
 }
 
 // judgePeer is about the connection.
@@ -103,7 +113,7 @@ func (r *accessRule) judgePeer(call *callFacts) judgment {
 	case ruleServerName:
 		return judged(r.text.matches(strings.ToLower(p.serverName)))
 	case ruleLocalIP:
-		return r.judgeIP(p.local.Addr())
+		return r.judgeIP(endOf(p.local))
 	case ruleLocalPort:
 		if !p.local.IsValid() {
 			return cannotTell
@@ -111,7 +121,7 @@ func (r *accessRule) judgePeer(call *callFacts) judgment {
 		port := uint32(p.local.Port())
 		return judged(r.from <= port && port < r.to)
 	case ruleDirectIP:
-		return r.judgeIP(p.remote.Addr())
+		return r.judgeIP(endOf(p.remote))
 	case ruleRemoteIP:
 		return r.judgeIP(remoteAddr(call, int(r.from)))
 	case rulePeer, rulePeers, ruleVerified:
@@ -125,8 +135,11 @@ func (r *accessRule) judgeIP(ip netip.Addr) judgment {
 	if !ip.IsValid() {
 		return cannotTell
 	}
-	return judged(r.prefix.Contains(ip.Unmap().WithZone("")))
+	return judged(r.prefix.Contains(ip))
 }
+
+// endOf is the address of one end of a connection.
+func endOf(end netip.AddrPort) netip.Addr { return end.Addr().Unmap().WithZone("") }
 
 // judgeNames holds the rule against the names of the peer's certificate. A
 // peer that speaks TLS and shows none has no name, but may be what Envoy calls
@@ -162,7 +175,8 @@ func (r *accessRule) matchesName(name string) bool {
 // remoteAddr is where a call comes from: what x-forwarded-for ends with, past
 // the proxies that are trusted, or else the peer. That is what a sidecar goes
 // by, which relies on the last proxy, such as the ingress gateway, having
-// written it.
+// written it. What is written there counts as it is: ::ffff:192.0.2.1 is no
+// address of IPv4, and one with a zone is none at all.
 func remoteAddr(call *callFacts, trusted int) netip.Addr {
 	forwarded, present := call.headers.get("x-forwarded-for")
 	for ; present && trusted > 0; trusted-- {
@@ -174,11 +188,11 @@ func remoteAddr(call *callFacts, trusted int) netip.Addr {
 		if at := strings.LastIndexByte(forwarded, ','); at+1 < len(forwarded) {
 			forwarded = forwarded[at+1:]
 		}
-		if ip, err := netip.ParseAddr(strings.TrimSpace(forwarded)); err == nil {
+		if ip, err := netip.ParseAddr(strings.TrimSpace(forwarded)); err == nil && ip.Zone() == "" {
 			return ip
 		}
 	}
-	return call.peer.remote.Addr()
+	return endOf(call.peer.remote)
 }
 
 // onlyPaths are the paths without which the rule says no; few is false where

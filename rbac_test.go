@@ -80,7 +80,7 @@ func rulesCall(change ...func(*callFacts)) *callFacts {
 			names: []string{"spiffe://cluster.local/ns/shop/sa/web", "spiffe://old.domain/ns/shop/sa/web"},
 		},
 		headers: incomingHeaders(metadata.MD{":authority": {"Orders.shop:50052"}, "content-type": {"application/grpc+proto"}, "x-user": {"ann"},
-			"x-many": {"a", "b"}, "x-forwarded-for": {"192.0.2.1, 198.51.100.7"}, "trace-bin": {"\x01"}}, "/shop.Orders/Get"),
+			"x-many": {"a", "b"}, "cookie": {"a=1", "b=2"}, "x-forwarded-for": {"192.0.2.1, 198.51.100.7"}, "trace-bin": {"\x01"}}, "/shop.Orders/Get"),
 		claims: &tokenClaimSet{entries: []tokenEntry{{key: "payload", value: map[string]any{
 			"iss": "https://issuer", "level": 3.0, "admin": true, "none": nil, "groups": []any{"dev", "ops"}, "realm": map[string]any{"role": "chief"},
 			"mixed": []any{1.0, "x", []any{"deep"}},
@@ -143,7 +143,15 @@ func TestRuleSays(t *testing.T) {
 		"absent, and inverted":       {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-none").msg(13, rawText(1, "ann")).num(8, 1)), want: no},
 		"absent counts as empty":     {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-none").msg(13, rawText(1, "")).num(14, 1)), want: yes},
 		"a header that is there":     {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-user").num(7, 1)), want: yes},
-		"a header twice":             {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").msg(13, rawText(1, "a,b"))), want: yes},
+		"a header's lines joined":    {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").msg(13, rawText(1, "a,b"))), want: cannotTell},
+		"one of a header's lines":    {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").msg(13, rawText(1, "b"))), want: cannotTell},
+		"not one of its lines":       {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").msg(13, rawText(1, "b")).num(8, 1)), want: cannotTell},
+		"lines, taken either way":    {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").msg(13, rawText(2, "a"))), want: yes},
+		"none of its lines":          {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").msg(13, rawText(1, "c"))), want: no},
+		"a header of several lines":  {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").num(7, 1)), want: yes},
+		"all but a header's lines":   {principal: rawProto{}.msg(6, rawProto{}.text(1, "x-many").msg(13, rawText(1, "c")).num(8, 1)), want: yes},
+		"cookies in crumbs":          {principal: rawProto{}.msg(6, rawProto{}.text(1, "cookie").msg(13, rawText(1, "a=1; b=2"))), want: yes},
+		"a header of Envoy's own":    {principal: rawProto{}.msg(6, rawProto{}.text(1, "X-Envoy-Retry-On").num(7, 1)), want: cannotTell, gap: "principals.header (x-envoy-retry-on)"},
 		"the content type as sent":   {principal: rawProto{}.msg(6, rawProto{}.text(1, "content-type").msg(13, rawText(1, "application/grpc+proto"))), want: yes},
 		"a binary header":            {principal: rawProto{}.msg(6, rawProto{}.text(1, "trace-bin").num(7, 1)), want: cannotTell, gap: "principals.header (trace-bin)"},
 		"a header gRPC keeps":        {principal: rawProto{}.msg(6, rawProto{}.text(1, "grpc-timeout").num(7, 1)), want: cannotTell, gap: "principals.header (grpc-timeout)"},
@@ -288,6 +296,8 @@ func TestRulesFailClosed(t *testing.T) {
 	unverified := func(c *callFacts) { plain(c); c.peer.encrypted = true }
 	at := func(path string) func(*callFacts) { return func(c *callFacts) { c.headers.path = path } }
 	not := func(principal rawProto) rawProto { return rawProto{}.msg(8, principal) }
+	host := rawProto{}.msg(4, rawProto{}.text(1, ":authority").msg(13, rawText(2, "orders")))
+	to := func(authority string) func(*callFacts) { return func(c *callFacts) { c.headers.authority = authority } }
 	blank := rawProto{}
 	for name, test := range map[string]struct {
 		policy rawProto
@@ -310,6 +320,13 @@ func TestRulesFailClosed(t *testing.T) {
 		"a path with an empty segment":            {rawAccess(rawPath("/a/b"), rawAny), at("//a/b"), false, true},
 		"a path with a backslash":                 {rawAccess(rawPath("/a/b"), rawAny), at(`/a\b`), false, true},
 		"a path without its slash":                {rawAccess(rawPath("/a/b"), rawAny), at("a/b"), false, true},
+		"a template for a star":                   {rawAccess(rawProto{}.msg(13, rawProto{}.packed(2, typePathTemplate, rawProto{}.text(1, "/a/*"))), rawAny), at("/a/*b"), true, true},
+		"a template's rest with a star":           {rawAccess(rawProto{}.msg(13, rawProto{}.packed(2, typePathTemplate, rawProto{}.text(1, "/a/**"))), rawAny), at("/a/*b/c"), true, true},
+		"a host":                                  {rawAccess(host, rawAny), to("orders.[a]%:50052"), true, true},
+		"a host and a user":                       {rawAccess(host, rawAny), to("orders@x"), false, true},
+		"a host and a path":                       {rawAccess(host, rawAny), to("orders/x"), false, true},
+		"a host with a space":                     {rawAccess(host, rawAny), to("orders x"), false, true},
+		"no host":                                 {rawAccess(host, rawAny), to(""), false, true},
 		"any path":                                {rawAccess(rawAny, rawAny), at("/a/%62"), true, true},
 		"a principal of a plain connection":       {rawAccess(rawAny, rawPeer(2, "spiffe://")), plain, false, false},
 		"not that principal, and no certificate":  {rawAccess(rawAny, not(rawPeer(2, "spiffe://"))), plain, true, true},
@@ -448,13 +465,21 @@ func TestRemoteAddress(t *testing.T) {
 		{[]string{"192.0.2.1, 198.51.100.7"}, 1, "192.0.2.1"},
 		{[]string{"192.0.2.1, 198.51.100.7"}, 2, "10.1.2.3"},
 		{[]string{"2001:db8::1"}, 0, "2001:db8::1"},
+		{[]string{"::ffff:192.0.2.1"}, 0, "::ffff:192.0.2.1"},
+		{[]string{"fe80::1%eth0"}, 0, "10.1.2.3"},
 		{[]string{"unknown"}, 0, "10.1.2.3"},
 		{[]string{"192.0.2.1,"}, 0, "10.1.2.3"},
 		{[]string{""}, 0, "10.1.2.3"},
 	} {
 		call := rulesCall(func(c *callFacts) { c.headers.md["x-forwarded-for"] = test.forwarded })
-		if got := remoteAddr(call, test.trusted); got.String() != test.want {
+		got := remoteAddr(call, test.trusted)
+		if got.String() != test.want {
 			t.Errorf("%q past %d: %v", test.forwarded, test.trusted, got)
+		}
+		rule := accessRule{kind: ruleRemoteIP, prefix: netip.PrefixFrom(got, got.BitLen()), from: uint32(test.trusted)}
+		v4 := accessRule{kind: ruleRemoteIP, prefix: netip.MustParsePrefix("0.0.0.0/0"), from: uint32(test.trusted)}
+		if rule.judge(call) != yes || (v4.judge(call) == yes) != got.Is4() {
+			t.Errorf("%q past %d: rules find another address", test.forwarded, test.trusted)
 		}
 	}
 }

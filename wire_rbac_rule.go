@@ -24,7 +24,12 @@ type ruleReader struct {
 var unseenHeaders = map[string]bool{
 	":scheme": true, "te": true, "connection": true, "grpc-timeout": true, "grpc-encoding": true, "grpc-message-type": true,
 	"grpc-status": true, "grpc-message": true, "x-forwarded-client-cert": true, "x-forwarded-proto": true, "x-request-id": true,
-	"x-envoy-external-address": true, "x-envoy-internal": true, "x-envoy-peer-metadata": true, "x-envoy-peer-metadata-id": true,
+}
+
+// unseen says that rules cannot ask for a header: a sidecar writes and removes
+// those of Envoy's own as it sees fit.
+func unseen(name string) bool {
+	return unseenHeaders[name] || strings.HasPrefix(name, "x-envoy-") || strings.HasSuffix(name, "-bin")
 }
 
 const (
@@ -216,7 +221,7 @@ func (r ruleReader) header(b []byte) (accessRule, error) {
 		return r.gap("header." + never), nil
 	case r.connection:
 		return accessRule{value: judged(h.judge("", false))}, nil
-	case unseenHeaders[h.name] || r.stripped && h.name == ":authority" || strings.HasSuffix(h.name, "-bin"):
+	case unseen(h.name) || r.stripped && h.name == ":authority":
 		return r.gap("header (" + h.name + ")"), nil
 	}
 	return accessRule{kind: ruleHeader, header: h}, nil

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,22 +193,27 @@ func (j referee) onPath(match func(path string) bool) span {
 }
 
 func (j referee) header(m *routev3.HeaderMatcher) span {
-	value, present := "", false
+	var values []string
 	switch m.Name {
 	case ":method":
-		value, present = "POST", true
+		values = []string{"POST"}
 	case ":authority":
-		value, present = j.call.headers.authority, true
+		values = []string{j.call.headers.authority}
 	case "grpc-timeout", "x-bin":
 		return unsure
 	default:
-		values, ok := j.call.headers.md[m.Name]
-		value, present = strings.Join(values, ","), ok
+		values = j.call.headers.md[m.Name]
 	}
+	present := len(values) > 0
 	if want, ok := m.HeaderMatchSpecifier.(*routev3.HeaderMatcher_PresentMatch); ok {
 		return sure((present == want.PresentMatch) != m.InvertMatch)
 	}
-	return sure(present && text(m.GetStringMatch(), value) != m.InvertMatch)
+	matches := func(value string) bool { return text(m.GetStringMatch(), value) }
+	matched := present && matches(strings.Join(values, ","))
+	if matched != slices.ContainsFunc(values, matches) {
+		return unsure
+	}
+	return sure(present && matched != m.InvertMatch)
 }
 
 func (j referee) metadata(m *matcherv3.MetadataMatcher) span {
