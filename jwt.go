@@ -53,6 +53,7 @@ type tokenSource struct {
 	header string // lower case
 	prefix string // before the token; empty where it is the whole value
 	cookie string // the name of a cookie, in place of the header
+	param  string // the name of a parameter of a query, in place of the header
 }
 
 // claimHeader is a claim that the handler sees as a header.

@@ -64,6 +64,12 @@ func callWith(pairs ...string) *callFacts {
 	return &callFacts{headers: callHeaders{md: metadata.Pairs(pairs...), path: "/p.S/Get", authority: "a:80", incoming: true}}
 }
 
+func callAt(path string, pairs ...string) *callFacts {
+	c := callWith(pairs...)
+	c.headers.path = path
+	return c
+}
+
 func claimsUntil(seconds int, more string) string {
 	return fmt.Sprintf(`{"iss":"one","sub":"bob","exp":%d%s}`, jwtNow.Unix()+int64(seconds), more)
 }
@@ -149,10 +155,13 @@ func TestTokenOfOneProvider(t *testing.T) {
 		{"two tokens in one value", bearer(es.token(good) + " " + es.token(good)), "no JSON Web Token"},
 		{"two tokens between commas", bearer(es.token(good) + ",Bearer " + es.token(good)), "no JSON Web Token"},
 		{"a token behind another scheme", callWith("authorization", "Basic x, Bearer "+es.token(good)), "no JSON Web Token"},
-		{"two good values", callWith("authorization", "Bearer "+es.token(good), "authorization", "Bearer "+es.token(good)), ""},
-		{"a good value and a bad one", callWith("authorization", "Bearer "+es.token(good), "authorization", "Bearer "+other.token(good)), "signature"},
-		{"a bad value and a good one", callWith("authorization", "Bearer x", "authorization", "Bearer "+es.token(good)), "no JSON Web Token"},
-		{"nine values", callWith(slices.Concat(slices.Repeat([]string{"authorization", "Bearer " + es.token(good)}, 9))...), "too many"},
+		{"two lines", callWith("authorization", "Bearer "+es.token(good), "authorization", "Bearer "+es.token(good)), "no JSON Web Token"},
+		{"a token and another scheme in two lines", callWith("authorization", "Bearer "+es.token(good), "authorization", "Basic x"), "no JSON Web Token"},
+		{"two lines of another scheme", callWith("authorization", "Basic x", "authorization", "Basic y"), "no token"},
+		{"in a query", callAt("/p.S/Get?x=1&access_token=" + es.token(good)), "no JSON Web Token"},
+		{"in a query, escaped", callAt("/p.S/Get?access%5ftoken=" + es.token(good)), "no JSON Web Token"},
+		{"a query without one", callAt("/p.S/Get?x=1"), "no token"},
+		{"and a bad one in a query", callAt("/p.S/Get?access_token=x", "authorization", "Bearer "+es.token(good)), "no JSON Web Token"},
 		{"elsewhere", callWith("x-token", es.token(good)), "no token"},
 	})
 	if r := f.checkAt(with(claimsUntil(10, "")), jwtNow); r.code != codes.PermissionDenied {
@@ -256,6 +265,7 @@ func TestRequirements(t *testing.T) {
 		rawProvider("one", jwks(es.jwk(""))),
 		rawProvider("two", jwks(rs.jwk(""))).msg(6, rawProto{}.text(1, "X-Token").text(2, "Token "), rawProto{}.text(1, "x-bare")),
 		rawProvider("", jwks(ed.jwk(""))).text(13, "session"),
+		rawProvider("one", jwks(es.jwk(""))).text(7, "jwt"),
 	}
 	missing := []jwtCase{{"none", callWith("a", "b"), "no token"}}
 	for name, c := range map[string]struct {
@@ -265,9 +275,12 @@ func TestRequirements(t *testing.T) {
 		"one": {rawNeeds("p0"), append(missing, jwtCase{"first", bearer(one), ""}, jwtCase{"second in the place of the first", bearer(two), "another issuer"})},
 		"another place": {rawNeeds("p1"), append(missing, jwtCase{"with prefix", callWith("x-token", "Token "+two), ""}, jwtCase{"bare", callWith("x-bare", two), ""},
 			jwtCase{"not in its own place", bearer(two), "no token"}, jwtCase{"without prefix", callWith("x-token", two), "no token"},
-			jwtCase{"both places, one bad", callWith("x-bare", two, "x-token", "Token "+one), "another issuer"}, jwtCase{"empty", callWith("x-bare", ""), "no JSON Web Token"})},
+			jwtCase{"both places, one bad", callWith("x-bare", two, "x-token", "Token "+one), "another issuer"},
+			jwtCase{"twice, one bad", callWith("x-bare", two, "x-bare", one), "another issuer"}, jwtCase{"nine times", callWith(slices.Repeat([]string{"x-bare", two}, 9)...), "too many"},
+			jwtCase{"a query is not its place", callAt("/p.S/Get?access_token=x", "x-bare", two), ""}, jwtCase{"empty", callWith("x-bare", ""), "no JSON Web Token"})},
 		"cookie": {rawNeeds("p2"), append(missing, jwtCase{"alone", callWith("cookie", "session="+anyone), ""}, jwtCase{"among others", callWith("cookie", `a=b; session="`+anyone+`"; c`), ""},
 			jwtCase{"twice, one bad", callWith("cookie", "session="+anyone, "cookie", "session=x"), "no JSON Web Token"}, jwtCase{"another", callWith("cookie", "xsession="+anyone), "no token"})},
+		"a query": {rawNeeds("p3"), append(missing, jwtCase{"elsewhere", bearer(one), "no token"}, jwtCase{"there", callAt("/p.S/Get?jwt=" + one), "no JSON Web Token"})},
 		"any": {rawOf(3, rawNeeds("p0"), rawNeeds("p1")), append(missing, jwtCase{"first", bearer(one), ""}, jwtCase{"second", callWith("x-bare", two), ""},
 			jwtCase{"neither", bearer("x"), "no JSON Web Token"}, jwtCase{"first is enough", callWith("authorization", "Bearer "+one, "x-bare", "x"), ""})},
 		"all": {rawOf(4, rawNeeds("p0"), rawNeeds("p1")), append(missing, jwtCase{"first", bearer(one), "no token"}, jwtCase{"both", callWith("authorization", "Bearer "+one, "x-bare", two), ""})},

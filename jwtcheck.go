@@ -307,16 +307,42 @@ func (p *jwtProvider) claimsOf(s *signedToken) *tokenClaimSet {
 // find appends the tokens of a call that stand where the provider's do.
 func (p *jwtProvider) find(call *callFacts, to []foundToken) []foundToken {
 	for i := range p.sources {
-		source := &p.sources[i]
-		if strings.HasSuffix(source.header, "-bin") {
-			continue // bytes, which are no token
-		}
-		for _, value := range call.headers.values(source.header) {
-			if source.cookie != "" {
-				to = source.inCookies(value, to)
-			} else if text, there := source.inValue(value); there {
-				to = append(to, foundToken{text, source})
+		switch source := &p.sources[i]; {
+		case source.param != "":
+			if source.inQuery(call.headers.path) {
+				to = append(to, foundToken{"", source})
 			}
+		case strings.HasSuffix(source.header, "-bin"): // bytes, which are no token
+		default:
+			to = source.inHeader(call.headers.values(source.header), to)
+		}
+	}
+	return to
+}
+
+// inQuery says that a path has the parameter. No gRPC method has such a path, so
+// that what is there is taken for a bad token.
+func (s *tokenSource) inQuery(path string) bool {
+	_, query, _ := strings.Cut(path, "?")
+	for part := range strings.SplitSeq(query, "&") {
+		if name, _, _ := strings.Cut(part, "="); name == s.param || strings.IndexByte(name, '%') >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// inHeader finds the tokens in the values of the header. Envoy takes several
+// lines of authorization for one.
+func (s *tokenSource) inHeader(values []string, to []foundToken) []foundToken {
+	if s.header == "authorization" && len(values) > 1 {
+		values = []string{strings.Join(values, ",")}
+	}
+	for _, value := range values {
+		if s.cookie != "" {
+			to = s.inCookies(value, to)
+		} else if text, there := s.inValue(value); there {
+			to = append(to, foundToken{text, s})
 		}
 	}
 	return to

@@ -31,6 +31,9 @@ func (r *jwtReading) jwtProvider(b []byte) (p jwtProvider, err error) {
 			source, err := decodeTokenHeader(c.bytes("from_headers"))
 			c.fail(inElement("from_headers", len(p.sources), err))
 			p.sources = append(p.sources, source)
+		case 7:
+			r.keep(&c, "from_params")
+			p.sources = append(p.sources, tokenSource{param: c.text("from_params")})
 		case 13:
 			r.keep(&c, "from_cookies")
 			p.sources = append(p.sources, tokenSource{header: "cookie", cookie: c.text("from_cookies")})
@@ -64,7 +67,7 @@ func (r *jwtReading) jwtProvider(b []byte) (p jwtProvider, err error) {
 			p.mustEnd = c.scalar("require_expiration") != 0
 		case 21:
 			c.message("max_lifetime", &lifetime)
-		case 7, 12, 17: // from_params: the path of a gRPC call has none. jwt_cache_config: tokens are cached anyway. clear_route_cache
+		case 12, 17: // jwt_cache_config: tokens are cached anyway. clear_route_cache
 		default:
 			r.failProvider(&p, unapplied(nil).name(c.num), "is not supported")
 		}
@@ -72,12 +75,12 @@ func (r *jwtReading) jwtProvider(b []byte) (p jwtProvider, err error) {
 	if c.err != nil {
 		return p, c.err
 	}
-	return p, r.completeProvider(&p, b, keys, subjects, lifetime, normalize)
+	return p, r.completeProvider(&p, keys, subjects, lifetime, normalize)
 }
 
-func (r *jwtReading) completeProvider(p *jwtProvider, b []byte, keys oneof, subjects, lifetime, normalize []byte) (err error) {
-	if len(p.sources) == 0 && countField(b, 7) == 0 {
-		p.sources = []tokenSource{{header: "authorization", prefix: "Bearer "}}
+func (r *jwtReading) completeProvider(p *jwtProvider, keys oneof, subjects, lifetime, normalize []byte) (err error) {
+	if len(p.sources) == 0 {
+		p.sources = []tokenSource{{header: "authorization", prefix: "Bearer "}, {param: "access_token"}}
 	}
 	if subjects != nil {
 		m, never, err := r.textMatch(subjects)

@@ -235,11 +235,14 @@ func referenceProvider(m *jwtv3.JwtProvider) (p jwtProvider, err error) {
 	for _, h := range m.FromHeaders {
 		p.sources = append(p.sources, tokenSource{header: referenceHeaderName(h.Name, &err), prefix: h.ValuePrefix})
 	}
+	for _, name := range m.FromParams {
+		p.sources = append(p.sources, tokenSource{param: name})
+	}
 	for _, c := range m.FromCookies {
 		p.sources = append(p.sources, tokenSource{header: "cookie", cookie: c})
 	}
-	if len(p.sources)+len(m.FromParams) == 0 {
-		p.sources = []tokenSource{{header: "authorization", prefix: "Bearer "}}
+	if len(p.sources) == 0 {
+		p.sources = []tokenSource{{header: "authorization", prefix: "Bearer "}, {param: "access_token"}}
 	}
 	if m.ForwardPayloadHeader != "" {
 		p.payloadHeader = referenceHeaderName(m.ForwardPayloadHeader, &err)
