@@ -113,7 +113,7 @@ func (r *accessRule) judgePeer(call *callFacts) judgment {
 	case ruleServerName:
 		return judged(r.text.matches(strings.ToLower(p.serverName)))
 	case ruleLocalIP:
-		return r.judgeIP(endOf(p.local))
+		return r.judgeIP(plainAddr(p.local))
 	case ruleLocalPort:
 		if !p.local.IsValid() {
 			return cannotTell
@@ -121,7 +121,7 @@ func (r *accessRule) judgePeer(call *callFacts) judgment {
 		port := uint32(p.local.Port())
 		return judged(r.from <= port && port < r.to)
 	case ruleDirectIP:
-		return r.judgeIP(endOf(p.remote))
+		return r.judgeIP(plainAddr(p.remote))
 	case ruleRemoteIP:
 		return r.judgeIP(remoteAddr(call, int(r.from)))
 	case rulePeer, rulePeers, ruleVerified:
@@ -138,8 +138,8 @@ func (r *accessRule) judgeIP(ip netip.Addr) judgment {
 	return judged(r.prefix.Contains(ip))
 }
 
-// endOf is the address of one end of a connection.
-func endOf(end netip.AddrPort) netip.Addr { return end.Addr().Unmap().WithZone("") }
+// plainAddr is the address of one end of a connection.
+func plainAddr(end netip.AddrPort) netip.Addr { return end.Addr().Unmap().WithZone("") }
 
 // judgeNames holds the rule against the names of the peer's certificate. A
 // peer that speaks TLS and shows none has no name, but may be what Envoy calls
@@ -192,7 +192,7 @@ func remoteAddr(call *callFacts, trusted int) netip.Addr {
 			return ip
 		}
 	}
-	return endOf(call.peer.remote)
+	return plainAddr(call.peer.remote)
 }
 
 // onlyPaths are the paths without which the rule says no; few is false where
