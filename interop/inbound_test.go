@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -159,11 +158,6 @@ spec:
 			eventually(t, "the provider to serve plain text", plain, answered)
 			withManifest(t, l, peerAuthentication(strictNamespace, name, fmt.Sprintf("mtls: {mode: PERMISSIVE}, portLevelMtls: {%d: {mode: STRICT}}", servicePort)))
 			eventually(t, "the provider to refuse plain text", plain, refusedWithoutTLS)
-			for _, r := range p.mesh.Coverage() {
-				if strings.Contains(r.Name, "inbound") {
-					t.Logf("%+v", r)
-				}
-			}
 		})
 	}
 }
