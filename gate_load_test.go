@@ -228,7 +228,7 @@ func TestFlood(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				call, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				call, cancel := context.WithTimeout(t.Context(), time.Minute)
 				if _, err := talkSay(call, conn, "Say", "x", grpc.WaitForReady(true)); err != nil {
 					t.Errorf("who comes meanwhile: %v", err)
 				}
@@ -250,7 +250,9 @@ func TestFlood(t *testing.T) {
 	})
 	var longest atomic.Int64
 	places := make(chan struct{}, atOnce)
-	for i := range strangers {
+	enough := func() bool { return through.Load() >= 10 && calls.Load() >= 20 }
+	began := time.Now()
+	for i := 0; i < strangers || !enough() && time.Since(began) < time.Minute; i++ {
 		places <- struct{}{}
 		flood.Go(func() { // until it is cut
 			defer func() { <-places }()
@@ -262,8 +264,10 @@ func TestFlood(t *testing.T) {
 			defer c.Close()
 			start := time.Now()
 			attacks[i%len(attacks)](c, i)
-			c.SetReadDeadline(time.Now().Add(20 * time.Second))
-			io.Copy(io.Discard, c)
+			c.SetReadDeadline(time.Now().Add(time.Minute))
+			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("a connection is never cut")
+			}
 			if took := int64(time.Since(start)); took > longest.Load() {
 				longest.Store(took)
 			}
@@ -275,10 +279,7 @@ func TestFlood(t *testing.T) {
 	if n := peak.Load(); n > most || n < most/2 {
 		t.Errorf("%d connections were pending at a time; %d may be", n, most)
 	}
-	if took := time.Duration(longest.Load()); took > patience+5*time.Second { // this machine may be busy; gate_test.go is exact
-		t.Errorf("a connection was pending for %v", took)
-	}
-	if through.Load() < 10 || calls.Load() < 20 {
+	if !enough() {
 		t.Errorf("%d newcomers got through, and %d calls of who was there", through.Load(), calls.Load())
 	}
 	t.Logf("%d strangers: %d pending at most, the longest for %v; %d newcomers, %d calls; %d crowded out, %d too slow", strangers,

@@ -652,7 +652,7 @@ func TestJudgingAllocatesNothing(t *testing.T) {
 func TestStoppingDoesNotWaitForHandshakes(t *testing.T) {
 	m := newGateMesh(t)
 	cfg := gatedConfig()
-	cfg.HandshakeTimeout = time.Hour
+	cfg.HandshakeTimeout, cfg.ShutdownTimeout = time.Hour, 30*time.Second
 	s := serveGated(t, cfg, m.permissive(), whoCalls())
 	silent, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -749,6 +749,9 @@ func TestWhoDoesNotLeaveIsCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := gatedConfig()
 			cfg.ShutdownTimeout = 300 * time.Millisecond
+			if tt.cut {
+				cfg.ShutdownTimeout = 30 * time.Second
+			}
 			s := serveGated(t, cfg, m.permissive(), whoCalls())
 			c := rawClient(t, s.addr)
 			c.settle(s)
