@@ -33,7 +33,7 @@ func (c clientTLS) ClientHandshake(ctx context.Context, _ string, raw net.Conn) 
 	}
 	state := conn.ConnectionState()
 	if p := state.NegotiatedProtocol; p != "" && p != http2Protocol && p != istioProtocol {
-		return nil, nil, fmt.Errorf("the peer chose the protocol %q, which is not HTTP/2", p)
+		return nil, nil, advised{fmt.Errorf("the peer chose the protocol %q, which is not HTTP/2", p), adviseSpeak}
 	}
 	info := credentials.TLSInfo{State: state, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}
 	if leaf := state.PeerCertificates[0]; len(leaf.URIs) == 1 && leaf.URIs[0].Scheme == "spiffe" {
@@ -49,8 +49,8 @@ func (c clientTLS) ClientHandshake(ctx context.Context, _ string, raw net.Conn) 
 // config is for one handshake.
 func (c clientTLS) config(ctx context.Context) (*tls.Config, error) {
 	t := c.security.context
-	if t.failure != "" {
-		return nil, errors.New(t.failure)
+	if err := t.disobeyed(); err != nil {
+		return nil, err
 	}
 	if c.secrets == nil {
 		return nil, errors.New("the mesh demands TLS, and this process has no certificates to speak it with")
@@ -69,7 +69,7 @@ func (c clientTLS) config(ctx context.Context) (*tls.Config, error) {
 	if t.identity.kind != secretNone {
 		certificate, err := c.secrets.certificate(ctx, &t.identity)
 		if err != nil {
-			return nil, err
+			return nil, missingSecret("the certificate to show", err)
 		}
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
 	}

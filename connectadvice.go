@@ -25,6 +25,15 @@ func (e *untrustedPeer) Error() string { return e.text + ": " + e.cause.Error() 
 
 func (e *untrustedPeer) Unwrap() error { return e.cause }
 
+// advised is a failure that comes with what to do about it: on this side of the
+// connection, or of a kind of its own.
+type advised struct {
+	error
+	advice string
+}
+
+func (e advised) Unwrap() error { return e.error }
+
 const (
 	adviseReach = "check that the provider listens on the Service's targetPort and that nothing blocks the way"
 	adviseWho   = "see which service account the pod behind the address runs as; if it is meant, name it in the subjectAltNames of the DestinationRule"
@@ -34,6 +43,11 @@ const (
 	adviseShow  = "the provider may want a certificate: set tls.mode ISTIO_MUTUAL or MUTUAL in the DestinationRule; its log says why it ended the connection"
 	adviseOurs  = "the provider's log says why it refuses this process's certificate: the roots there have to vouch for it"
 	adviseEnd   = "the provider's log says why it ended the connection: it may not speak TLS, or not take this process's certificate"
+	adviseState = "see where this process's certificate stands: /security tells"
+	adviseAsk   = "have the DestinationRule, or the EnvoyFilter, that says so ask for something else"
+	adviseFiles = "see that this container has the files that the DestinationRule or the bootstrap JSON names, readable and in their time"
+	advisePins  = "pin the certificate that the provider shows, or have it show one that is pinned"
+	adviseSpeak = "have the provider speak HTTP/2 on this port"
 	adviseClear = "check that what listens on the Service's targetPort speaks gRPC in plain text: under PeerAuthentication STRICT it does not"
 )
 
@@ -41,8 +55,11 @@ const (
 // that is spoken to in TLS or, where s is nil, in plain text. It is empty where
 // the failure says that itself.
 func connectAdvice(err error, s *security) string {
-	if own := new(Error); errors.As(err, &own) && own.Advice != "" {
-		return ""
+	if own := new(Error); errors.As(err, &own) { // of the workload's certificate
+		return either(own.Advice == "", adviseState, "")
+	}
+	if own := (advised{}); errors.As(err, &own) {
+		return own.advice
 	}
 	var who wrongPeer
 	var untrusted *untrustedPeer

@@ -15,8 +15,8 @@ import (
 // TLS context asks for: its chain, its names, its hashes. Of a context that
 // asks for nothing it accepts anybody.
 func (s *secretStore) verifyPeer(ctx context.Context, t *tlsContext, chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
-	if t.failure != "" {
-		return errors.New(t.failure)
+	if err := t.disobeyed(); err != nil {
+		return err
 	}
 	if t.roots.kind == secretNone && len(t.names)+len(t.hashes)+len(t.keys) == 0 {
 		return nil
@@ -27,7 +27,7 @@ func (s *secretStore) verifyPeer(ctx context.Context, t *tlsContext, chain []*x5
 	if t.roots.kind != secretNone {
 		roots, err := s.roots(ctx, &t.roots)
 		if err != nil {
-			return err
+			return missingSecret("the roots to verify the peer with", err)
 		}
 		if roots == nil {
 			return errors.New("there are no roots to verify the peer's certificate with")
@@ -40,6 +40,22 @@ func (s *secretStore) verifyPeer(ctx context.Context, t *tlsContext, chain []*x5
 		return err
 	}
 	return t.verifyHashes(chain[0])
+}
+
+// disobeyed is why no handshake can be as the context asks; nil where it can.
+func (t *tlsContext) disobeyed() error {
+	if t.failure == "" {
+		return nil
+	}
+	return advised{errors.New(t.failure), adviseAsk}
+}
+
+// missingSecret says which secret could not be had.
+func missingSecret(what string, err error) error {
+	if own := new(Error); errors.As(err, &own) { // the workload's own, which says itself what to do
+		return err
+	}
+	return advised{fmt.Errorf("%s cannot be had: %w", what, err), adviseFiles}
 }
 
 // verifyNames asks for one of the names, where there are any.
@@ -67,7 +83,7 @@ func (t *tlsContext) verifyHashes(leaf *x509.Certificate) error {
 	if slices.Contains(t.hashes, certificate) || slices.Contains(t.keys, key) {
 		return nil
 	}
-	return fmt.Errorf("the peer's certificate is none of the pinned ones (verify_certificate_hash, verify_certificate_spki): presented %s with SHA-256 %x", presented(leaf), certificate)
+	return advised{fmt.Errorf("the peer's certificate is none of the pinned ones (verify_certificate_hash, verify_certificate_spki): presented %s with SHA-256 %x", presented(leaf), certificate), advisePins}
 }
 
 // verifyHost asks for a name among those of the certificate.
