@@ -39,6 +39,7 @@ const (
 	adviseWho   = "see which service account the pod behind the address runs as; if it is meant, name it in the subjectAltNames of the DestinationRule"
 	adviseRoots = "see who signed the provider's certificate: it has to come from this mesh's authority, or from what caCertificates of the DestinationRule names"
 	adviseClock = "see why the provider's certificate is not renewed, and compare the clocks of both sides"
+	adviseAbove = "replace the certificate of the authority, which is out of its time, or compare the clocks of both sides"
 	adviseLabel = "have the provider speak the mesh's TLS, or say that it does not: take the label security.istio.io/tlsMode: istio off its pods, or set tls.mode DISABLE in the DestinationRule"
 	adviseShow  = "the provider may want a certificate: set tls.mode ISTIO_MUTUAL or MUTUAL in the DestinationRule; its log says why it ended the connection"
 	adviseOurs  = "the provider's log says why it refuses this process's certificate: the roots there have to vouch for it"
@@ -84,6 +85,9 @@ func connectAdvice(err error, s *security) string {
 }
 
 func (e *untrustedPeer) advice() string {
+	if above := (expiredAbove{}); errors.As(e.cause, &above) {
+		return adviseAbove
+	}
 	var invalid x509.CertificateInvalidError
 	return either(errors.As(e.cause, &invalid) && invalid.Reason == x509.Expired, adviseClock, adviseRoots)
 }

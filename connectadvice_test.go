@@ -29,6 +29,12 @@ func TestAdviceIsAboutTheSideThatCanHelp(t *testing.T) {
 	_, files := (&secretStore{}).certificate(t.Context(), &secretRef{kind: secretFile, name: "/nowhere/c", key: "/nowhere/k"})
 	mesh := &security{context: &tlsContext{identity: secretRef{kind: secretWorkload}}}
 	simple := &security{context: &tlsContext{}}
+	root := rootsIn(t, ca.RootPEM())
+	outlives := *peer // its root
+	outlives.NotAfter = root[0].NotAfter.Add(time.Hour)
+	expired := func(leaf *x509.Certificate, at time.Time) error {
+		return (&secretStore{}).verifyPeer(t.Context(), rooted(secretRef{kind: secretInline, inline: newTrustRoots(root)}), []*x509.Certificate{leaf}, x509.ExtKeyUsageServerAuth, at)
+	}
 	for name, test := range map[string]struct {
 		err    error
 		to     *security
@@ -43,13 +49,14 @@ func TestAdviceIsAboutTheSideThatCanHelp(t *testing.T) {
 		"somebody else":                {verify(named), mesh, adviseWho},
 		"not the pinned one":           {verify(pinned), mesh, advisePins},
 		"not ours":                     {verify(rooted(secretRef{kind: secretInline, inline: newTrustRoots(elsewhere)})), mesh, adviseRoots},
+		"expired":                      {expired(peer, peer.NotAfter.Add(time.Minute)), mesh, adviseClock},
+		"its root expired":             {expired(&outlives, root[0].NotAfter.Add(time.Minute)), mesh, adviseAbove},
 		"no file of roots":             {verify(rooted(secretRef{kind: secretFile, name: "/nowhere/r"})), mesh, adviseFiles},
-		"no provider of roots":         {verify(rooted(secretRef{kind: secretProvider, name: "x"})), mesh, adviseFiles},
+		"no provider of roots":         {verify(rooted(secretRef{kind: secretProvider, name: adviseAbove})), mesh, adviseFiles},
 		"no file of a certificate":     {missingSecret("the certificate to show", files), mesh, adviseFiles},
-		"what is not supported":        {(&tlsContext{failure: "x"}).disobeyed(), mesh, adviseAsk},
+		"what is not supported":        {(&tlsContext{failure: adviseAbove}).disobeyed(), mesh, adviseAsk},
 		"no certificate, with advice":  {noSource("x", "do"), mesh, ""},
 		"no certificate, for a while":  {missingSecret("the certificate to show", &Error{Stage: StageIdentity, Reason: "there is none yet", Err: ErrNotReady}), mesh, adviseState},
-		"nowhere to get one, by hand":  {missingSecret("the certificate to show", errNoSecrets), mesh, adviseFiles},
 		"the provider speaks HTTP/1.1": {advised{errors.New("h1"), adviseSpeak}, mesh, adviseSpeak},
 	} {
 		if test.err == nil {

@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -49,6 +50,23 @@ func TestWhatMayShareConnections(t *testing.T) {
 	var plain *security
 	if a.key() != same.key() || a.key() == other.key() || a.key() == plain.key() || a.key() == failing.key() || plain.key() != newSecurity(&by, nil, "a").key() {
 		t.Error("keys do not tell contexts apart")
+	}
+}
+
+// TestAnotherKeyIsAnotherContext: a certificate in the configuration whose key was
+// wrong, and is put right, gets connections of its own; the text has no key.
+func TestAnotherKeyIsAnotherContext(t *testing.T) {
+	with := func(key string) *tlsContext {
+		raw := rawUpstream(rawProto{}.msg(2, rawProto{}.msg(1, rawProto{}.text(3, "certificate")).msg(2, rawProto{}.text(3, key))))
+		c, err := new(decoding).transportSocket(rawProto{}.packed(3, typeUpstreamTLS, raw), typeUpstreamTLS, "transport_socket")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	wrong, right := with("wrong key"), with("right key")
+	if wrong.text == right.text || right.text != with("right key").text || strings.Contains(right.text, "right key") {
+		t.Errorf("%s\n%s", wrong.text, right.text)
 	}
 }
 

@@ -106,7 +106,7 @@ type secretRef struct {
 	key       string // secretFile: the path of the key
 	inline    *trustRoots
 	inlineKey []byte   // never shown; PEM of certificate and key, for secretInline
-	digest    [32]byte // SHA-256 of what is inline, the certificate or the roots
+	digest    [32]byte // SHA-256 of what is inline: the certificate with its key, or the roots
 }
 
 // text is the reference as part of a context's text.

@@ -115,10 +115,25 @@ func (r *trustRoots) paths(chain []*x509.Certificate, usage x509.ExtKeyUsage, no
 	if err != nil {
 		return nil, err
 	}
-	return chain[0].Verify(x509.VerifyOptions{
+	paths, err := chain[0].Verify(x509.VerifyOptions{
 		Roots: pool, Intermediates: poolOf(chain[1:]), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired && !invalid.Cert.Equal(chain[0]) {
+		err = expiredAbove{invalid}
+	}
+	return paths, err
 }
+
+// expiredAbove is that not the certificate itself is out of its time, but one of
+// those above it.
+type expiredAbove struct{ x509.CertificateInvalidError }
+
+func (e expiredAbove) Error() string {
+	return fmt.Sprintf("that of %q, which vouches for it: %s", e.Cert.Subject, e.CertificateInvalidError.Error())
+}
+
+func (e expiredAbove) Unwrap() error { return e.CertificateInvalidError }
 
 // poolFor finds the roots for a leaf, and never none: to crypto/x509 no pool
 // means the system's.

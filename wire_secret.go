@@ -170,7 +170,7 @@ func (d *decoding) inlineCertificate(b []byte, t *tlsContext) error {
 		t.identity = secretRef{kind: secretFile, name: certificate.file, key: private.file}
 	case len(certificate.value) > 0 && len(private.value) > 0:
 		t.identity = secretRef{kind: secretInline, inlineKey: fmt.Appendf(nil, "%s\n%s", certificate.value, private.value)}
-		t.identity.seal(certificate.value)
+		t.identity.seal(certificate.value, private.value)
 	default:
 		t.fail(field, "the certificate and its key have to be both in files or both inline")
 	}

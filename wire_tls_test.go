@@ -113,7 +113,7 @@ func TestUpstreamContext(t *testing.T) {
 // sealed is an inline certificate.
 func sealed(certificate, both string) secretRef {
 	ref := secretRef{kind: secretInline, inlineKey: []byte(both)}
-	ref.seal([]byte(certificate))
+	ref.seal([]byte(certificate), []byte(strings.TrimPrefix(both, certificate+"\n")))
 	return ref
 }
 
