@@ -78,24 +78,3 @@ func TestIdentity(t *testing.T) {
 		})
 	}
 }
-
-// TestIdentityRenews takes the shortest lives for a while.
-func TestIdentityRenews(t *testing.T) {
-	l := suite.Lab(t)
-	m := joinConsumer(t, l, credentialsNamespace, func(c *proxyless.Config) { c.Identity.Lifetime = 12 * time.Second })
-	must(t, m.WaitIdentity(within(t, 45*time.Second)))
-	begin := time.Now()
-	must(t, lab.WaitFor(within(t, time.Minute), "three renewals", func(context.Context) error {
-		s := m.Identity()
-		if time.Now().After(s.Expires) {
-			t.Fatalf("the certificate expired: %+v", s)
-		}
-		if s.Certificates < 4 {
-			return errors.New("not yet")
-		}
-		return nil
-	}))
-	if s := m.Identity(); s.Failures > 0 || s.Trouble != nil || time.Since(begin) < 15*time.Second {
-		t.Errorf("after %v: %+v", time.Since(begin), s)
-	}
-}

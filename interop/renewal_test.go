@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/proxyless/proxyless"
 	"github.com/proxyless/proxyless/interop/lab"
+	"google.golang.org/grpc"
 )
 
 const renewingNamespace = "renewing"
@@ -79,36 +81,56 @@ func handshake(t testing.TB, address string, c *certificate) (string, error) {
 	return leaf.SerialNumber.Text(16), nil
 }
 
-// TestRenewal has both sides renew certificates, of lives so short that one
-// failure in a row can be made good and no more, ten times and more, while calls
+// TestRenewal has both sides renew certificates ten times and more, while calls
 // and handshakes go on over connections that are ever new: none fails, and the
-// authority is not asked more often than needed.
+// authority is asked once for each certificate, and not before a quarter of its
+// life is over.
+//
+// Two seconds are the shortest life that can be renewed in time. istiod grants
+// one, too, but certificates end at full seconds, so that all of one second's end
+// together, before the first of the next can be asked for: tried for 15 s, with
+// answers that took 50 ms at most, 298 of 642 handshakes failed. Of two seconds
+// one to two are left, and half a second or more for the next to come. Tried in
+// six runs on two cores under a load of 12 to 15, with 365 certificates: nothing
+// failed of 6 300 handshakes and 61 000 calls, and there were never less than
+// 0.42 s left. An answer that takes longer than that costs handshakes, whatever
+// is done here.
 func TestRenewal(t *testing.T) {
+	t.Run("6s", func(t *testing.T) { renew(t, "renewed", 6*time.Second, nil) })
+	t.Run("2s", func(t *testing.T) { renew(t, "brief", 2*time.Second, watchStalls(t)) })
+}
+
+// renew renews certificates of a lifetime. Nothing may fail but during stalls;
+// with nil nothing at all.
+func renew(t *testing.T, name string, lifetime time.Duration, stalled *stalls) {
 	l := suite.Lab(t)
-	short := func(c *proxyless.Config) { c.Identity.Lifetime = 6 * time.Second }
-	labels := map[string]string{"app": "renewed", tlsMode: "istio"}
-	p := startPod(t, l, lab.WorkloadSpec{Namespace: renewingNamespace, Name: "renewed", Account: "provider", Labels: labels}, short)
-	withManifest(t, l, service(renewingNamespace, "renewed", "renewed", grpcPort)+strict(renewingNamespace, "renewed")+`---
+	short := func(c *proxyless.Config) {
+		c.Identity.Lifetime = lifetime
+		c.ControlPlaneDialOptions = append(c.ControlPlaneDialOptions, grpc.WithChainUnaryInterceptor(stalled.intercept))
+	}
+	labels := map[string]string{"app": name, tlsMode: "istio"}
+	p := startPod(t, l, lab.WorkloadSpec{Namespace: renewingNamespace, Name: name, Account: "provider", Labels: labels}, short)
+	withManifest(t, l, service(renewingNamespace, name, name, grpcPort)+strict(renewingNamespace, name)+`---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {name: renewed, namespace: renewing}
-spec: {host: renewed, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 3}}}}
+metadata: {name: `+name+`, namespace: renewing}
+spec: {host: `+name+`, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 3}}}}
 `)
 	catchUp(t, l)
 	m := joinConsumer(t, l, renewingNamespace, as(t, l, "consumer"), short)
-	client := refer(t, m, "renewed")
+	client := refer(t, m, name)
 	ready(t, m)
 	expectEncrypted(t, p, client, true)
 	caller := certified(t, l, renewingNamespace, "caller")
 	before, err := l.Istiod.Metric(t.Context(), "citadel_server_csr_count")
 	must(t, err)
-	had := m.Identity().Certificates + p.mesh.Identity().Certificates
+	begun, had := time.Now(), m.Identity().Certificates+p.mesh.Identity().Certificates
 	calls, shakes := drive(t, client), shake(t, address(p.Workload), func() *certificate { return caller })
 	must(t, lab.WaitFor(within(t, 2*time.Minute), "ten renewals on each side", func(context.Context) error {
 		for who, s := range map[string]proxyless.IdentityState{"consumer": m.Identity(), "provider": p.mesh.Identity()} {
 			// On a busy machine an answer may take longer than the 1.5 s that one
 			// has here; the next request comes in time.
-			if s.Trouble != nil || s.Failures > 2 || time.Now().After(s.Expires) || s.Renewal.After(s.Expires) {
+			if stalled == nil && (s.Trouble != nil || s.Failures > 2 || time.Now().After(s.Expires)) || s.Renewal.After(s.Expires) {
 				return fmt.Errorf("%s: %+v", who, s)
 			}
 			if s.Certificates < 11 {
@@ -119,9 +141,11 @@ spec: {host: renewed, trafficPolicy: {connectionPool: {http: {maxRequestsPerConn
 	}))
 	calls.stop()
 	shakes.stop()
-	calls.expectNoneLost(t, "while certificates were renewed")
-	if len(shakes.failed) > 0 {
-		t.Errorf("%d handshakes failed, the first: %v", len(shakes.failed), shakes.failed[0])
+	for what, failures := range map[string][]failure{"calls": calls.failed(), "handshakes": shakes.failed} {
+		failures = slices.DeleteFunc(failures, func(f failure) bool { return stalled.excuse(f.at, lifetime) })
+		if len(failures) > 0 {
+			t.Errorf("%d %s failed while certificates were renewed, the first: %v", len(failures), what, failures[0])
+		}
 	}
 	if len(shakes.serials) < 10 {
 		t.Errorf("the provider showed %d certificates", len(shakes.serials))
@@ -131,14 +155,79 @@ spec: {host: renewed, trafficPolicy: {connectionPool: {http: {maxRequestsPerConn
 	must(t, err)
 	got, failed := consumer.Certificates+provider.Certificates-had, consumer.Failures+provider.Failures
 	// One of each side may be on its way at either end.
-	if asked := after - before; asked < float64(got)-2 || asked > float64(got+failed)+2 {
-		t.Errorf("istiod was asked %v times for %d certificates, %d requests failed", asked, got, failed)
+	asked, most := after-before, 2*(1+time.Since(begun).Seconds()/(lifetime/4).Seconds())
+	if asked < float64(got)-2 || asked > float64(got+failed)+2 || asked > most {
+		t.Errorf("istiod was asked %v times, at most %v are good, for %d certificates; %d requests failed", asked, most, got, failed)
 	}
 	answers := 0
 	for _, n := range calls.since() {
 		answers += n
 	}
-	t.Logf("%d calls, %d handshakes with %d certificates, %v requests for %d certificates", answers, total(shakes.serials), len(shakes.serials), after-before, got)
+	t.Logf("%d calls, %d handshakes with %d certificates, %v requests for %d certificates, %d stalls",
+		answers, total(shakes.serials), len(shakes.serials), asked, got, stalled.count())
+}
+
+// stalls are the times in which istiod, or this process, was slower than the
+// shortest certificates bear. Nil never was.
+type stalls struct {
+	mu    sync.Mutex
+	spans [][2]time.Time // guarded by mu
+}
+
+// What certificates of two seconds bear: an answer, and a pause of this process,
+// come together in the half a second that they have left.
+const (
+	lateAnswer = 250 * time.Millisecond
+	longPause  = 100 * time.Millisecond
+)
+
+// watchStalls looks for pauses of this process until the test ends.
+func watchStalls(t testing.TB) *stalls {
+	s := &stalls{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { // ended and joined by the clean-up
+		for last := time.Now(); ctx.Err() == nil; last = time.Now() {
+			time.Sleep(10 * time.Millisecond)
+			s.note(last, longPause)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return s
+}
+
+// note notes what began at a time and ends now, if it took long.
+func (s *stalls) note(begun time.Time, long time.Duration) {
+	if now := time.Now(); s != nil && now.Sub(begun) > long {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.spans = append(s.spans, [2]time.Time{begun, now})
+	}
+}
+
+// intercept times a request for a certificate.
+func (s *stalls) intercept(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	defer s.note(time.Now(), lateAnswer)
+	return invoke(ctx, method, request, answer, conn, opts...)
+}
+
+// excuse says that a failure came during a stall, or within a lifetime after it.
+func (s *stalls) excuse(at time.Time, lifetime time.Duration) bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.spans, func(span [2]time.Time) bool { return !at.Before(span[0]) && at.Before(span[1].Add(lifetime)) })
+}
+
+func (s *stalls) count() int {
+	if s == nil {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.spans)
 }
 
 func total(counts map[string]int) (sum int) {
