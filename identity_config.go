@@ -52,7 +52,9 @@ type Identity struct {
 	// Lifetime is what the authority is asked for, in whole seconds; what it
 	// grants counts. Default 24 h. SECRET_TTL, which is a duration as Go writes
 	// it, or a number of seconds as Dubbo has it. One certificate is asked for in
-	// five seconds at most, or in a quarter of a lifetime that is below 20 s.
+	// five seconds at most, or in a quarter of a lifetime that is below 20 s, but
+	// never more than two in a second. Lifetimes below 2 s cannot be renewed in
+	// time.
 	Lifetime time.Duration
 	// RenewRatio is the share of the time that a certificate had left when it
 	// came, at which it is renewed. Default 0.5; what is kept is from 0.01 to 0.9.
@@ -64,6 +66,8 @@ type Identity struct {
 	RenewJitter float64
 	// RSABits makes keys RSA ones of this size, 2048 to 8192, where otherwise they
 	// are elliptic. WORKLOAD_RSA_KEY_SIZE, unless ECC_SIGNATURE_ALGORITHM is ECDSA.
+	// To make one takes a second or more of 4096 bits and many of 8192, which Close
+	// waits for.
 	RSABits int
 	// Curve is that of elliptic keys: P256, the default, or P384. ECC_CURVE.
 	Curve string

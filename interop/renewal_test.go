@@ -90,19 +90,20 @@ func handshake(t testing.TB, address string, c *certificate) (string, error) {
 // one, too, but certificates end at full seconds, so that all of one second's end
 // together, before the first of the next can be asked for: tried for 15 s, with
 // answers that took 50 ms at most, 298 of 642 handshakes failed. Of two seconds
-// one to two are left, and half a second or more for the next to come. Tried in
-// six runs on two cores under a load of 12 to 15, with 365 certificates: nothing
-// failed of 6 300 handshakes and 61 000 calls, and there were never less than
-// 0.42 s left. An answer that takes longer than that costs handshakes, whatever
-// is done here.
+// one to two are left, and half a second or more for the next to come. An answer
+// that takes longer than that, or a pause of this process, costs handshakes: of
+// six runs on two cores, with a load of 12 to 17 and 30 renewals on each side,
+// nothing failed in five (5 300 handshakes, 51 000 calls, 0.42 s left at the
+// least), and 12 of 760 handshakes in one, in which all stood still for seconds.
+// What fails then is no finding.
 func TestRenewal(t *testing.T) {
-	t.Run("6s", func(t *testing.T) { renew(t, "renewed", 6*time.Second, nil) })
-	t.Run("2s", func(t *testing.T) { renew(t, "brief", 2*time.Second, watchStalls(t)) })
+	t.Run("6s", func(t *testing.T) { renew(t, "renewed", 6*time.Second) })
+	t.Run("2s", func(t *testing.T) { renew(t, "brief", 2*time.Second) })
 }
 
-// renew renews certificates of a lifetime. Nothing may fail but during stalls;
-// with nil nothing at all.
-func renew(t *testing.T, name string, lifetime time.Duration, stalled *stalls) {
+// renew renews certificates of a lifetime. Nothing may fail but for stalls.
+func renew(t *testing.T, name string, lifetime time.Duration) {
+	stalled := watchStalls(t, lifetime)
 	l := suite.Lab(t)
 	short := func(c *proxyless.Config) {
 		c.Identity.Lifetime = lifetime
@@ -128,13 +129,11 @@ spec: {host: `+name+`, trafficPolicy: {connectionPool: {http: {maxRequestsPerCon
 	calls, shakes := drive(t, client), shake(t, address(p.Workload), func() *certificate { return caller })
 	must(t, lab.WaitFor(within(t, 2*time.Minute), "ten renewals on each side", func(context.Context) error {
 		for who, s := range map[string]proxyless.IdentityState{"consumer": m.Identity(), "provider": p.mesh.Identity()} {
-			// On a busy machine an answer may take longer than the 1.5 s that one
-			// has here; the next request comes in time.
-			if stalled == nil && (s.Trouble != nil || s.Failures > 2 || time.Now().After(s.Expires)) || s.Renewal.After(s.Expires) {
-				return fmt.Errorf("%s: %+v", who, s)
+			if s.Renewal.After(s.Expires) {
+				t.Errorf("%s: %+v", who, s)
 			}
 			if s.Certificates < 11 {
-				return fmt.Errorf("%s: %d certificates", who, s.Certificates)
+				return fmt.Errorf("%s: %+v", who, s)
 			}
 		}
 		return nil
@@ -142,7 +141,7 @@ spec: {host: `+name+`, trafficPolicy: {connectionPool: {http: {maxRequestsPerCon
 	calls.stop()
 	shakes.stop()
 	for what, failures := range map[string][]failure{"calls": calls.failed(), "handshakes": shakes.failed} {
-		failures = slices.DeleteFunc(failures, func(f failure) bool { return stalled.excuse(f.at, lifetime) })
+		failures = slices.DeleteFunc(failures, func(f failure) bool { return stalled.excuse(f.at) })
 		if len(failures) > 0 {
 			t.Errorf("%d %s failed while certificates were renewed, the first: %v", len(failures), what, failures[0])
 		}
@@ -159,6 +158,9 @@ spec: {host: `+name+`, trafficPolicy: {connectionPool: {http: {maxRequestsPerCon
 	if asked < float64(got)-2 || asked > float64(got+failed)+2 || asked > most {
 		t.Errorf("istiod was asked %v times, at most %v are good, for %d certificates; %d requests failed", asked, most, got, failed)
 	}
+	if failed > 0 && stalled.count() == 0 {
+		t.Errorf("%d requests failed: %v, %v", failed, consumer.Trouble, provider.Trouble)
+	}
 	answers := 0
 	for _, n := range calls.since() {
 		answers += n
@@ -167,29 +169,25 @@ spec: {host: `+name+`, trafficPolicy: {connectionPool: {http: {maxRequestsPerCon
 		answers, total(shakes.serials), len(shakes.serials), asked, got, stalled.count())
 }
 
-// stalls are the times in which istiod, or this process, was slower than the
-// shortest certificates bear. Nil never was.
+// stalls are the times in which istiod, or this process, was slower than
+// certificates of a lifetime bear: of the quarter of it that is left at the least
+// when the next is asked for, an answer may take half, and a pause a fifth.
 type stalls struct {
+	lifetime time.Duration // constant
+
 	mu    sync.Mutex
 	spans [][2]time.Time // guarded by mu
 }
 
-// What certificates of two seconds bear: an answer, and a pause of this process,
-// come together in the half a second that they have left.
-const (
-	lateAnswer = 250 * time.Millisecond
-	longPause  = 100 * time.Millisecond
-)
-
 // watchStalls looks for pauses of this process until the test ends.
-func watchStalls(t testing.TB) *stalls {
-	s := &stalls{}
+func watchStalls(t testing.TB, lifetime time.Duration) *stalls {
+	s := &stalls{lifetime: lifetime}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { // ended and joined by the clean-up
 		for last := time.Now(); ctx.Err() == nil; last = time.Now() {
 			time.Sleep(10 * time.Millisecond)
-			s.note(last, longPause)
+			s.note(last, lifetime/20)
 		}
 	})
 	t.Cleanup(func() { cancel(); running.Wait() })
@@ -198,7 +196,7 @@ func watchStalls(t testing.TB) *stalls {
 
 // note notes what began at a time and ends now, if it took long.
 func (s *stalls) note(begun time.Time, long time.Duration) {
-	if now := time.Now(); s != nil && now.Sub(begun) > long {
+	if now := time.Now(); now.Sub(begun) > long {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.spans = append(s.spans, [2]time.Time{begun, now})
@@ -207,24 +205,18 @@ func (s *stalls) note(begun time.Time, long time.Duration) {
 
 // intercept times a request for a certificate.
 func (s *stalls) intercept(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	defer s.note(time.Now(), lateAnswer)
+	defer s.note(time.Now(), s.lifetime/8)
 	return invoke(ctx, method, request, answer, conn, opts...)
 }
 
 // excuse says that a failure came during a stall, or within a lifetime after it.
-func (s *stalls) excuse(at time.Time, lifetime time.Duration) bool {
-	if s == nil {
-		return false
-	}
+func (s *stalls) excuse(at time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.spans, func(span [2]time.Time) bool { return !at.Before(span[0]) && at.Before(span[1].Add(lifetime)) })
+	return slices.ContainsFunc(s.spans, func(span [2]time.Time) bool { return !at.Before(span[0]) && at.Before(span[1].Add(s.lifetime)) })
 }
 
 func (s *stalls) count() int {
-	if s == nil {
-		return 0
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.spans)
