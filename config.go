@@ -129,9 +129,9 @@ type Config struct {
 	Port int
 	// ServerOptions are passed to the grpc.Server.
 	ServerOptions []grpc.ServerOption
-	// HandshakeTimeout is how long a connection to a provider may take, from its
-	// first byte through TLS to its first frame of HTTP/2, before it is closed.
-	// Default 10 s.
+	// HandshakeTimeout is how long a connection to a provider may take, from when
+	// it is accepted, through TLS, to its first frame of HTTP/2, before it is
+	// closed. Default 10 s.
 	HandshakeTimeout time.Duration
 	// PendingConnections is how many connections may be at that at a time. One
 	// more, and the one that has taken longest is closed. Default 1000.

@@ -228,6 +228,9 @@ func (c *cell) problem() string {
 	case cellIdle:
 		return "not connected"
 	case cellConnecting:
+		if e := c.awaited(); e != nil {
+			return "connecting, and it waits for this workload's certificate: " + e.Reason
+		}
 		if err := c.failure.Load(); err != nil && c.patient() {
 			return "connecting again, after " + status.Convert(*err).Message()
 		}
@@ -241,11 +244,27 @@ func (c *cell) problem() string {
 	return "failed"
 }
 
+// awaited says why this workload has no certificate to connect with; nil where
+// nothing waits for one.
+func (c *cell) awaited() *Error {
+	if c.security == nil {
+		return nil
+	}
+	return c.table.secrets.awaited(c.security.context)
+}
+
 // advice is what to do about a failure to connect; empty where there was none,
 // or it says that itself.
 func (c *cell) advice() string {
-	if err := c.failure.Load(); err != nil && cellState(c.state.Load()) == cellFailed {
-		return connectAdvice(*err, c.security)
+	switch cellState(c.state.Load()) {
+	case cellConnecting:
+		if e := c.awaited(); e != nil {
+			return e.Advice
+		}
+	case cellFailed:
+		if err := c.failure.Load(); err != nil {
+			return connectAdvice(*err, c.security)
+		}
 	}
 	return ""
 }

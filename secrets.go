@@ -40,6 +40,15 @@ func (s *secretStore) orEmpty() *secretStore {
 	return s
 }
 
+// awaited says why a handshake in this context has to wait: this workload has no
+// certificate yet. It is nil where none is needed, or there is one.
+func (s *secretStore) awaited(t *tlsContext) *Error {
+	if s == nil || s.workload == nil || t.identity.kind != secretWorkload || s.workload.current() != nil {
+		return nil
+	}
+	return s.workload.trouble()
+}
+
 // certificate finds the certificate to show; nil where the reference is none.
 // For the workload's own it waits until there is one, or ctx ends. A certificate
 // that has expired is an error here and not only at the peer, who would not say

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -292,6 +293,29 @@ func TestWhatToDoAboutAnEndpointThatIsSpokenToOtherwise(t *testing.T) {
 				t.Errorf("got %v\nwant %s", own, test.advice)
 			}
 		})
+	}
+}
+
+// TestACallThatWaitsForTheCertificateSaysWhy: its deadline passes before the
+// connection's does, and the trouble is not at the endpoint.
+func TestACallThatWaitsForTheCertificateSaysWhy(t *testing.T) {
+	ca := meshtest.NewAuthority(t)
+	ca.Fail(errors.New("too many today"))
+	it := serveTLS(t, ca, "it", issue(t, ca, aliceID))
+	it.endpoint.TLSMode = "istio"
+	x := beginSecuredBy(t, ca, clusterIP(echoService(it.endpoint), aliceID))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		impatient, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		_, err := say(impatient, x.inv)
+		cancel()
+		if own := problem(t, err); strings.Contains(own.Error(), "waits for this workload's certificate: ") && strings.Contains(own.Error(), "too many today") {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the call says %v", err)
+		}
 	}
 }
 
