@@ -129,6 +129,34 @@ func TestACodecThatPanicsKeepsNothing(t *testing.T) {
 	}
 }
 
+func TestAStreamInterceptorThatPanicsKeepsNothing(t *testing.T) {
+	panics := func(context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, grpc.Streamer, ...grpc.CallOption) (grpc.ClientStream, error) {
+		panic("no")
+	}
+	retry := istioRetry()
+	retry.perTry = time.Minute
+	for name, policy := range map[string]*routePolicy{"plain": nil, "governed": {retry: retry}} {
+		t.Run(name, func(t *testing.T) {
+			m := dialledUnderPolicy(t, []grpc.DialOption{grpc.WithStreamInterceptor(panics)}, policy, echoing(t, "one"))
+			st := m.stateful(&breakers{requests: 1, pending: 1, retries: 1, connections: noLimit})
+			for range 3 {
+				func() {
+					defer func() {
+						if recover() == nil {
+							t.Error("no panic")
+						}
+					}()
+					m.inv.NewStream(soon(t), chatDesc, wireStream)
+				}()
+			}
+			c := m.inv.plan.Load().sets[0].slots[0].Load()
+			if n := st.stats(); n.Requests != 0 || c.inflight.Load() != 0 {
+				t.Errorf("%d requests are counted, %d calls in flight", n.Requests, c.inflight.Load())
+			}
+		})
+	}
+}
+
 func TestABroadcastWithoutACodecKeepsNothing(t *testing.T) {
 	m := underPolicy(t, nil, answering(t, "one", nil), answering(t, "two", nil))
 	m.inv.target.tolerance.mode = clusterBroadcast

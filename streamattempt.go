@@ -29,7 +29,7 @@ type liveStream struct {
 
 // open makes one attempt to open the stream. The endpoint counts it until it
 // ends.
-func (s *callStream) open(l *liveStream) error {
+func (s *callStream) open(l *liveStream) (err error) {
 	a, err := s.inv.attempt(s.ctx, s.method, &s.way, s.choice, s.opts)
 	if err != nil {
 		return err
@@ -48,10 +48,13 @@ func (s *callStream) open(l *liveStream) error {
 		repeats = s.retry.repeats
 		ctx = s.policy.outgoing(ctx, &a, repeats)
 	}
+	err = errPanicked
+	defer func() {
+		if err != nil {
+			l.finish(err)
+		}
+	}()
 	l.ClientStream, err = a.conn.NewStream(ctx, s.desc, s.outgoingMethod(), l.options()...)
-	if err != nil {
-		l.finish(err)
-	}
 	return err
 }
 
