@@ -5,8 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"google.golang.org/grpc"
 )
@@ -73,75 +71,6 @@ func (s *endpointSet) count(t *testing.T, picks int) map[netip.AddrPort]int {
 	return counts
 }
 
-func TestReadyEndpointsTakeTurns(t *testing.T) {
-	s := testSet(testAssignment([]uint32{1, 1, 1, 1}), nil)
-	s.be(cellReady, 0, 1, 2, 3)
-	for addr, n := range s.count(t, 400) {
-		if n != 100 {
-			t.Errorf("%s was picked %d times in 400", addr, n)
-		}
-	}
-}
-
-func TestAFailedEndpointsShareIsSpreadOverAll(t *testing.T) {
-	s := testSet(testAssignment([]uint32{1, 1, 1, 1}), nil)
-	s.be(cellReady, 0, 2, 3)
-	s.be(cellFailed, 1)
-	for addr, n := range s.count(t, 300) {
-		if n != 100 || addr == testAddr(1) {
-			t.Errorf("%s was picked %d times in 300", addr, n)
-		}
-	}
-}
-
-func TestWeightsAreHonoured(t *testing.T) {
-	s := testSet(testAssignment([]uint32{1, 2, 7}), nil)
-	s.be(cellReady, 0, 1, 2)
-	counts := s.count(t, 10_000)
-	for i, want := range []int{1000, 2000, 7000} {
-		if n := counts[testAddr(i)]; n < want-20 || n > want+20 {
-			t.Errorf("endpoint %d was picked %d times, want %d", i, n, want)
-		}
-	}
-}
-
-func TestLocalityWeightsWinOverTheirEndpoints(t *testing.T) {
-	a := &assignment{cluster: "c"}
-	for i, l := range []struct{ weight, count int }{{80, 1}, {20, 4}} {
-		at := len(a.endpoints)
-		for range l.count {
-			a.endpoints = append(a.endpoints, endpoint{addr: testAddr(len(a.endpoints)), weight: 1})
-		}
-		a.localities = append(a.localities, locality{zone: string(rune('a' + i)), weight: uint32(l.weight), first: at, count: l.count})
-	}
-	s := testSet(a, nil)
-	s.be(cellReady, 0, 1, 2, 3, 4)
-	counts := s.count(t, 10_000)
-	for i, want := range []int{8000, 500, 500, 500, 500} {
-		if n := counts[testAddr(i)]; n < want-30 || n > want+30 {
-			t.Errorf("endpoint %d was picked %d times, want %d", i, n, want)
-		}
-	}
-}
-
-func TestTheNextPriorityServesOnlyWhenAllOfTheFirstFailed(t *testing.T) {
-	s := testSet(testAssignment([]uint32{1, 1}, []uint32{1}), nil)
-	s.be(cellReady, 2)
-	s.be(cellFailed, 0)
-	s.be(cellConnecting, 1)
-	if c := s.pickOne(); c != nil {
-		t.Errorf("picked %s while the first priority may still become ready", c.key.addr)
-	}
-	s.be(cellFailed, 1)
-	if c := s.pickOne(); c == nil || c.key.addr != testAddr(2) {
-		t.Error("the second priority does not serve")
-	}
-	s.be(cellReady, 1)
-	if c := s.pickOne(); c == nil || c.key.addr != testAddr(1) {
-		t.Error("the first priority is not returned to")
-	}
-}
-
 func TestAPickDialsAtMostOneEndpoint(t *testing.T) {
 	s := testSet(testAssignment(make([]uint32, 50)), nil)
 	defer s.table.close()
@@ -153,76 +82,6 @@ func TestAPickDialsAtMostOneEndpoint(t *testing.T) {
 	}
 }
 
-func TestAnUpdateKeepsTheCellsOfEndpointsThatStay(t *testing.T) {
-	old := testAssignment([]uint32{1, 1, 1, 1, 1, 1})
-	s := testSet(old, nil)
-	s.be(cellReady, 0, 1, 2, 3, 4, 5)
-	cells := map[netip.AddrPort]*cell{}
-	for i := range s.slots {
-		cells[s.endpoints[i].addr] = s.slots[i].Load()
-	}
-	next := testAssignment([]uint32{1, 1, 1, 1, 1})
-	next.endpoints = []endpoint{old.endpoints[5], {addr: testAddr(99), weight: 1}, old.endpoints[1], old.endpoints[2], old.endpoints[0]}
-	n := testSet(next, s)
-	s.retire()
-	for i, e := range n.endpoints {
-		if c := n.slots[i].Load(); c != cells[e.addr] {
-			t.Errorf("%s has another cell", e.addr)
-		}
-	}
-	for _, gone := range []int{3, 4} {
-		if c := cells[testAddr(gone)]; !c.draining.Load() || c.ready.Load() != nil {
-			t.Errorf("endpoint %d is not drained", gone)
-		}
-	}
-	if cells[testAddr(1)].draining.Load() || len(n.table.cells) != 4 {
-		t.Errorf("%d cells are held, want 4", len(n.table.cells))
-	}
-	if c := s.adopt(3); c != nil && len(n.table.cells) != 4 {
-		t.Error("a set that was replaced took a new cell")
-	}
-	n.retire()
-	if len(n.table.cells) != 0 {
-		t.Errorf("%d cells are left", len(n.table.cells))
-	}
-}
-
-func TestTwoServicesShareAConnectionUntilBothLetGo(t *testing.T) {
-	s := testSet(testAssignment([]uint32{1}), nil)
-	s.be(cellReady, 0)
-	other := newEndpointSet(s.table, &cluster{name: "d"}, testAssignment([]uint32{1}), nil, nil)
-	other.adopt(0)
-	c := s.slots[0].Load()
-	if other.slots[0].Load() != c {
-		t.Fatal("the address has two cells")
-	}
-	s.retire()
-	if c.draining.Load() {
-		t.Error("drained while the other service holds it")
-	}
-	other.retire()
-	if !c.draining.Load() {
-		t.Error("not drained")
-	}
-}
-
-func TestACallThatMeetsADrainIsTurnedAwayOrCounted(t *testing.T) {
-	s := testSet(testAssignment([]uint32{1}), nil)
-	s.be(cellReady, 0)
-	c := s.slots[0].Load()
-	if c.enter() == nil || c.inflight.Load() != 1 {
-		t.Fatal("the call was not let in")
-	}
-	s.retire()
-	if c.enter() != nil || c.inflight.Load() != 1 {
-		t.Error("a call was let in after the drain")
-	}
-	c.leave()
-	if c.inflight.Load() != 0 {
-		t.Error("calls are left")
-	}
-}
-
 func TestAnEmptyAssignmentPicksNothing(t *testing.T) {
 	s := testSet(testAssignment(), nil)
 	if s.pickOne() != nil || s.expectant() {
@@ -230,24 +89,17 @@ func TestAnEmptyAssignmentPicksNothing(t *testing.T) {
 	}
 }
 
-func TestTheNextPriorityServesWhenTheFirstHangsForTenSeconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := testSet(testAssignment([]uint32{1, 1}, []uint32{1}), nil)
-		s.be(cellConnecting, 0, 1)
-		s.be(cellReady, 2)
-		for range 9 {
-			if s.pickOne() != nil {
-				t.Fatal("the second priority serves too soon")
-			}
-			time.Sleep(time.Second)
-		}
-		time.Sleep(2 * time.Second)
-		if c := s.pickOne(); c == nil || c.key.addr != testAddr(2) {
-			t.Error("the second priority does not serve")
-		}
-		s.be(cellReady, 0)
-		if c := s.pickOne(); c == nil || c.key.addr != testAddr(0) {
-			t.Error("the first priority is not returned to")
-		}
-	})
+// TestRetriesElsewherePassOverPrioritiesWithNoUsableEndpoint: panic keeps such
+// a priority in the set.
+func TestRetriesElsewherePassOverPrioritiesWithNoUsableEndpoint(t *testing.T) {
+	panics := func(c *cluster, _ *assignment) { c.panic = 50 }
+	elsewhere := choice{extra: &choiceExtra{avoid: []netip.AddrPort{testAddr(0)}}}
+	s := priorities(panics, [2]int{2, 0}, [2]int{0, 3}, [2]int{1, 0})
+	if _, c := s.pick(elsewhere); c == nil || c.key.addr != testAddr(5) {
+		t.Errorf("picked %v, want the third priority's", c)
+	}
+	s = priorities(panics, [2]int{2, 0}, [2]int{0, 3})
+	if _, c := s.pick(elsewhere); c == nil || c.key.addr.Compare(testAddr(2)) >= 0 {
+		t.Errorf("picked %v, want the first priority's for want of another", c)
+	}
 }
