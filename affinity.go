@@ -34,7 +34,7 @@ func (w *way) guide(ctx context.Context, method string, message any) guidance {
 		return g
 	}
 	in := hashInput{message: message, caller: &w.plan.caller,
-		headers: callHeaders{ctx: ctx, md: w.plan.headers, authority: w.plan.name, path: method}}
+		headers: w.plan.callHeaders(ctx, method)}
 	if s := p.session; s != nil && s.covers(method) {
 		g.session = s
 		if addr, cluster := s.named(&in.headers, time.Now()); addr.IsValid() && w.follow(addr, cluster) {

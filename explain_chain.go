@@ -166,7 +166,7 @@ func (x *explaining) passed(routes *routeConfig, winner *virtualHost) {
 // routes explains the choice among the routes of the virtual host. A call draws
 // one number, which is held against the fraction of each route.
 func (x *explaining) routes() {
-	headers := callHeaders{ctx: x.ctx, md: x.plan.headers, authority: x.plan.name, path: x.method}
+	headers := x.plan.callHeaders(x.ctx, x.method)
 	taken := uint32(0)
 	winner := ""
 	for i := range x.plan.virtualHost.routes {

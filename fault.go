@@ -25,12 +25,12 @@ const (
 // the mesh asks for an empty success. It happens once for each call, before
 // its first attempt, so that what is injected is not retried.
 func (inv *Invoker) inject(ctx context.Context, f *faultPolicy, method string, w *way) (ended bool, err error) {
-	h := &callHeaders{ctx: ctx, md: w.plan.headers, authority: w.plan.name, path: method}
-	if !f.concerns(h, w.cluster.name, inv.target.node) {
+	h := w.plan.callHeaders(ctx, method)
+	if !f.concerns(&h, w.cluster.name, inv.target.node) {
 		return false, nil
 	}
-	delay := f.drawDelay(h)
-	code, abort := f.drawAbort(h)
+	delay := f.drawDelay(&h)
+	code, abort := f.drawAbort(&h)
 	if delay <= 0 && !abort {
 		return false, nil
 	}

@@ -113,7 +113,7 @@ func (g *governed) attempts(ctx context.Context) error {
 		if done {
 			return l.err
 		}
-		wait, again := g.retry.again(&l, func() callHeaders { return g.callHeaders(ctx) })
+		wait, again := g.retry.again(&l, func() callHeaders { return g.way.plan.callHeaders(ctx, g.method) })
 		if !again || !g.inv.pause(ctx, wait) {
 			return g.inv.cut(ctx, l.err)
 		}
@@ -209,12 +209,6 @@ func (g *governed) attemptOptions(ctx context.Context, a *attempt) []grpc.CallOp
 	}
 	g.options = o
 	return o
-}
-
-// callHeaders are what matchers see of the call.
-func (g *governed) callHeaders(ctx context.Context) callHeaders {
-	p := g.way.plan
-	return callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: g.method}
 }
 
 // unreached says that there are endpoints, of which none is connected.

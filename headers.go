@@ -83,7 +83,7 @@ func (p *routePolicy) authority(ctx context.Context, method string, a *attempt) 
 	case r.literal != "":
 		return r.literal
 	case r.header != "":
-		h := callHeaders{ctx: ctx, md: a.plan.headers, authority: a.plan.name, path: method}
+		h := a.plan.callHeaders(ctx, method)
 		value, _ := h.get(r.header)
 		return value
 	case r.path != nil:

@@ -202,7 +202,7 @@ func (h *hedging) mayRetry() bool {
 	if g.policy.retry == nil || uint32(h.retries) >= g.policy.retry.retries || h.active >= mostHedged || h.started >= 1<<16 {
 		return false
 	}
-	headers := g.callHeaders(h.ctx)
+	headers := g.way.plan.callHeaders(h.ctx, g.method)
 	if !g.policy.retry.permits(&headers) || !g.retry.state.admitRetry() {
 		return false
 	}

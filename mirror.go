@@ -40,7 +40,7 @@ func (g *governed) mirror(ctx context.Context) {
 		}
 		w := way{plan: g.way.plan, route: g.way.route, cluster: &m.cluster}
 		if m.policy.header != "" {
-			h := g.callHeaders(ctx)
+			h := g.way.plan.callHeaders(ctx, g.method)
 			name, _ := h.get(m.policy.header)
 			found := m.named[name]
 			w.cluster = &found

@@ -83,7 +83,7 @@ func (p *plan) find(ctx context.Context, method string) (way, obstacle) {
 
 // byHeader goes to the cluster that the call names itself (cluster_header).
 func (p *plan) byHeader(ctx context.Context, method string, r *plannedRoute) (way, obstacle) {
-	h := callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method}
+	h := p.callHeaders(ctx, method)
 	name, has := h.get(r.header)
 	if c, known := r.named[name]; known && c.set != nil {
 		return way{plan: p, route: r, cluster: c.leaf()}, obstacle{}
@@ -107,7 +107,13 @@ func (p *plan) route(ctx context.Context, method string) *plannedRoute {
 	if !p.routes.headers {
 		return p.routes.find(method, nil)
 	}
-	return p.routes.find(method, &callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method})
+	h := p.callHeaders(ctx, method)
+	return p.routes.find(method, &h)
+}
+
+// callHeaders are what matchers see of a call.
+func (p *plan) callHeaders(ctx context.Context, method string) callHeaders {
+	return callHeaders{ctx: ctx, md: p.headers, authority: p.name, path: method}
 }
 
 // cluster finds a cluster of the plan by name; nil when it has none such.

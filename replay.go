@@ -113,9 +113,7 @@ func (s *callStream) mayRepeat(l *liveStream, err error) bool {
 		lapse.timeout = l.timed.Load()
 		s.retry.avoid(&l.attempt, &s.choice)
 	}
-	wait, again := s.retry.again(&lapse, func() callHeaders {
-		return callHeaders{ctx: s.ctx, md: s.way.plan.headers, authority: s.way.plan.name, path: s.method}
-	})
+	wait, again := s.retry.again(&lapse, func() callHeaders { return s.way.plan.callHeaders(s.ctx, s.method) })
 	if !again || !s.inv.pause(s.ctx, wait) {
 		return false
 	}
