@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -106,6 +107,17 @@ func (st *clusterState) mostRetries() int64 {
 	}
 	active := b.requests.Load() + b.pending.Load()
 	return max(int64(l.budgetLeast), int64(l.budget*float64(active)))
+}
+
+// shed says whether a call is not to be sent, lest the mesh be overloaded
+// (ClusterLoadAssignment.Policy.drop_overloads), and for which category.
+func (s *endpointSet) shed() (category uint16, drop bool) {
+	for i := range s.drops {
+		if rand.Uint32N(1_000_000) < s.drops[i].share {
+			return uint16(i), true
+		}
+	}
+	return 0, false
 }
 
 // over takes back what went over its limit, and counts that.

@@ -27,16 +27,6 @@ const (
 	refusedToShed           // drop_overloads
 )
 
-// expectant says that some endpoint may become ready soon.
-func (s *endpointSet) expectant() bool {
-	for i := range s.tiers {
-		if s.hopeful(&s.tiers[i]) {
-			return true
-		}
-	}
-	return false
-}
-
 func (p *plan) unmatched(method string) *Error {
 	return &Error{Stage: StageRoute, Resource: p.host, Reason: fmt.Sprintf("no route matches %s", method),
 		Advice: "give the VirtualService a route without match at its end, or call what it names"}

@@ -112,17 +112,6 @@ func (s *endpointSet) pickRegardless(t *tier, dialled *bool) (uint64, *cell) {
 	return 0, nil
 }
 
-// shed says whether a call is not to be sent, lest the mesh be overloaded
-// (ClusterLoadAssignment.Policy.drop_overloads), and for which category.
-func (s *endpointSet) shed() (category uint16, drop bool) {
-	for i := range s.drops {
-		if rand.Uint32N(1_000_000) < s.drops[i].share {
-			return uint16(i), true
-		}
-	}
-	return 0, false
-}
-
 // weigh settles which tiers take how much, by their health. It runs when a set
 // is made and when a host of its state is ejected or comes back, in which case
 // the state's mu is held.

@@ -113,6 +113,16 @@ func (s *endpointSet) eachHost(t *tier, do func(*host)) {
 	}
 }
 
+// expectant says that some endpoint may become ready soon.
+func (s *endpointSet) expectant() bool {
+	for i := range s.tiers {
+		if s.hopeful(&s.tiers[i]) {
+			return true
+		}
+	}
+	return false
+}
+
 // hopeful says that some endpoint of the tier may yet become usable soon: not
 // all have failed or are ejected.
 func (s *endpointSet) hopeful(t *tier) bool {

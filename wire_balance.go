@@ -335,15 +335,3 @@ func (d *decoding) loadReporting(message []byte, b *balancing) (err error) {
 	r.metrics = strings.Join(metrics, " ")
 	return c.err
 }
-
-// decodeFloat reads a google.protobuf.FloatValue.
-func decodeFloat(message []byte) (float64, error) {
-	var value float64
-	c := walk(message)
-	for c.next() {
-		if c.num == 1 {
-			value = c.float("value")
-		}
-	}
-	return value, c.err
-}

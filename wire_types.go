@@ -61,6 +61,18 @@ func decodeDouble(message []byte) (float64, error) {
 	return value, c.err
 }
 
+// decodeFloat reads a google.protobuf.FloatValue.
+func decodeFloat(message []byte) (float64, error) {
+	var value float64
+	c := walk(message)
+	for c.next() {
+		if c.num == 1 {
+			value = c.float("value")
+		}
+	}
+	return value, c.err
+}
+
 // decodePercent reads an envoy.type.v3.Percent: 0 to 100.
 func decodePercent(message []byte) (float64, error) {
 	value, err := decodeDouble(message)
