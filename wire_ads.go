@@ -173,18 +173,28 @@ type rawResource struct {
 
 const wrapperType = "envoy.service.discovery.v3.Resource"
 
-// decodeADSResponse reads the envelope of a response and unwraps its
-// resources, which are not looked into.
+// decodeADSResponse reads the envelope of an
+// envoy.service.discovery.v3.DiscoveryResponse and unwraps its resources, which
+// are not looked into.
 func decodeADSResponse(b []byte) (adsResponse, error) {
+	return new(decoding).response(b, false)
+}
+
+// response reads what the responses of both protocols have, and what those of
+// delta have beside it. The latter always have a Resource around each Any.
+func (d *decoding) response(b []byte, delta bool) (adsResponse, error) {
 	var r adsResponse
-	var d decoding
+	version, unwrap := "version_info", d.rawResource
+	if delta {
+		version, unwrap = "system_version_info", d.wrappedResource
+	}
 	c := walk(b)
 	for c.next() {
 		switch c.num {
 		case 1:
-			r.version = c.text("version_info")
+			r.version = c.text(version)
 		case 2:
-			raw, err := d.rawResource(c.bytes("resources"))
+			raw, err := unwrap(c.bytes("resources"))
 			c.fail(inElement("resources", len(r.resources), err))
 			d.keep(&c, "resources")
 			r.resources = append(r.resources, raw)
@@ -192,6 +202,11 @@ func decodeADSResponse(b []byte) (adsResponse, error) {
 			r.typeURL = c.text("type_url")
 		case 5:
 			r.nonce = c.text("nonce")
+		case 6:
+			if delta {
+				d.keep(&c, "removed_resources")
+				r.removed = append(r.removed, c.text("removed_resources"))
+			}
 		}
 	}
 	if c.err != nil {

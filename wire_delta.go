@@ -36,29 +36,5 @@ func (r *adsRequest) appendDelta(b []byte) []byte {
 // envoy.service.discovery.v3.DeltaDiscoveryResponse and unwraps its resources,
 // which are not looked into.
 func decodeDeltaResponse(b []byte) (adsResponse, error) {
-	var r adsResponse
-	var d decoding
-	c := walk(b)
-	for c.next() {
-		switch c.num {
-		case 1:
-			r.version = c.text("system_version_info")
-		case 2:
-			raw, err := d.wrappedResource(c.bytes("resources"))
-			c.fail(inElement("resources", len(r.resources), err))
-			d.keep(&c, "resources")
-			r.resources = append(r.resources, raw)
-		case 4:
-			r.typeURL = c.text("type_url")
-		case 5:
-			r.nonce = c.text("nonce")
-		case 6:
-			d.keep(&c, "removed_resources")
-			r.removed = append(r.removed, c.text("removed_resources"))
-		}
-	}
-	if c.err != nil {
-		return adsResponse{}, c.err
-	}
-	return r, nil
+	return new(decoding).response(b, true)
 }
