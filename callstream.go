@@ -45,14 +45,12 @@ type callStream struct {
 
 	// Guarded by mu until committed, unused from then on. It is held while the
 	// stream changes over, pauses included: senders wait.
-	mu     sync.Mutex
-	way    way
-	choice choice
-	guide  guidance
-	retry  retrying
-	kept   []keptMessage
-	size   int
-	closed bool // CloseSend was called
+	mu      sync.Mutex
+	way     way
+	choice  choice
+	guide   guidance
+	retry   retrying
+	backlog backlog
 }
 
 // openStream opens a stream. cancel is called when it has ended, or could not
@@ -128,7 +126,7 @@ func (s *callStream) CloseSend() error {
 		return s.live.Load().CloseSend()
 	}
 	s.mu.Lock()
-	s.closed = true
+	s.backlog.closed = true
 	l := s.live.Load()
 	s.mu.Unlock()
 	return l.CloseSend()
@@ -240,10 +238,7 @@ func (s *callStream) bind(failure error) {
 	s.failure = failure
 	l := s.live.Load()
 	s.committed.Store(true)
-	for i := range s.kept {
-		s.kept[i].data.Free()
-	}
-	s.kept = nil
+	s.backlog.free()
 	s.retry.over()
 	if l.patience != nil {
 		l.patience.Stop()

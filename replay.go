@@ -10,11 +10,51 @@ import (
 // more stays where it is. gRPC keeps as much.
 const streamBuffer = 256 << 10
 
+// backlog is what a stream sent, as long as it may have to send it again.
+type backlog struct {
+	kept   []keptMessage
+	size   int  // in bytes
+	closed bool // CloseSend was called
+}
+
 // keptMessage is one request. What it was marshalled to counts; interceptors of
 // Config.DialOptions are shown the message.
 type keptMessage struct {
 	message any
 	data    mem.BufferSlice
+}
+
+// add keeps a request, unless that would be too much.
+func (b *backlog) add(m any, data mem.BufferSlice) bool {
+	if b.size+data.Len() > streamBuffer {
+		return false
+	}
+	b.size += data.Len()
+	b.kept = append(b.kept, keptMessage{m, data})
+	data.Ref()
+	return true
+}
+
+// free lets go of what was kept.
+func (b *backlog) free() {
+	for i := range b.kept {
+		b.kept[i].data.Free()
+	}
+	b.kept = nil
+}
+
+// replay sends what is kept once more. What fails here shows when a response is
+// waited for.
+func (b *backlog) replay(l *liveStream) {
+	for _, k := range b.kept {
+		k.data.Ref()
+		if l.send(k.message, k.data) != nil {
+			return
+		}
+	}
+	if b.closed {
+		l.CloseSend()
+	}
 }
 
 // keep keeps a request as long as the stream is not committed. What it returns
@@ -33,17 +73,14 @@ func (s *callStream) keep(m any) (data mem.BufferSlice, kept bool) {
 		s.bind(nil)
 		return nil, false
 	}
-	if s.size+data.Len() > streamBuffer {
-		if l := s.live.Load(); l.ended.Load() && nothingSent(l.end) {
-			s.changeOver(l, l.end)
-		}
-		s.bind(nil)
-		return data, false
+	if s.backlog.add(m, data) {
+		return data, true
 	}
-	s.size += data.Len()
-	s.kept = append(s.kept, keptMessage{m, data})
-	data.Ref()
-	return data, true
+	if l := s.live.Load(); l.ended.Load() && nothingSent(l.end) {
+		s.changeOver(l, l.end)
+	}
+	s.bind(nil)
+	return data, false
 }
 
 // recover takes a stream that failed before a response to another endpoint,
@@ -80,7 +117,7 @@ func (s *callStream) changeOver(l *liveStream, err error) (again bool, _ error) 
 			continue
 		}
 		s.live.Store(l)
-		s.replay(l)
+		s.backlog.replay(l)
 		return true, nil
 	}
 	s.bind(s.explain(err))
@@ -119,18 +156,4 @@ func (s *callStream) mayRepeat(l *liveStream, err error) bool {
 	}
 	s.inv.counts.retries.Add(1)
 	return true
-}
-
-// replay sends what is kept. What fails here shows when a response is waited
-// for.
-func (s *callStream) replay(l *liveStream) {
-	for _, k := range s.kept {
-		k.data.Ref()
-		if l.send(k.message, k.data) != nil {
-			return
-		}
-	}
-	if s.closed {
-		l.CloseSend()
-	}
 }
