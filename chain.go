@@ -64,25 +64,6 @@ func (d *discovery) obtain(e *entry) {
 	}
 }
 
-// ask adds a name to those that are asked for.
-func (d *discovery) ask(k kind, name string) {
-	t := &d.types[k]
-	if at, found := slices.BinarySearch(t.wanted, name); !found {
-		t.wanted, t.dirty = slices.Insert(slices.Clone(t.wanted), at, name), true
-	}
-}
-
-func (d *discovery) add(k kind, name string) *entry {
-	e := d.newEntry(k, name)
-	d.entries[k][name] = e
-	d.touch(e)
-	return e
-}
-
-func (d *discovery) newEntry(k kind, name string) *entry {
-	return &entry{resourceState: &resourceState{kind: k, name: name, since: d.now}, parents: map[*entry]struct{}{}}
-}
-
 // set gives an entry a new state and follows where its value leads.
 func (d *discovery) set(e *entry, s resourceState) {
 	s.kind, s.name = e.kind, e.name

@@ -25,6 +25,17 @@ type entry struct {
 	names  []dnsName // of an assignment that is made here: what DNS is asked for
 }
 
+func (d *discovery) add(k kind, name string) *entry {
+	e := d.newEntry(k, name)
+	d.entries[k][name] = e
+	d.touch(e)
+	return e
+}
+
+func (d *discovery) newEntry(k kind, name string) *entry {
+	return &entry{resourceState: &resourceState{kind: k, name: name, since: d.now}, parents: map[*entry]struct{}{}}
+}
+
 // accept applies one resource of a response. It says whether the resource has
 // a name, and what is wrong with a bad one.
 func (d *discovery) accept(k kind, version string, raw *rawResource) (named bool, problem string) {

@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"slices"
 	"time"
 )
 
@@ -38,6 +39,14 @@ func (d *discovery) units(k kind) map[string]*entry {
 		return d.view.tables
 	}
 	return d.entries[k]
+}
+
+// ask adds a name to those that are asked for.
+func (d *discovery) ask(k kind, name string) {
+	t := &d.types[k]
+	if at, found := slices.BinarySearch(t.wanted, name); !found {
+		t.wanted, t.dirty = slices.Insert(slices.Clone(t.wanted), at, name), true
+	}
 }
 
 // subscribe asks for the types whose names changed.
