@@ -2,6 +2,7 @@ package proxyless
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -91,9 +92,17 @@ func TestNoLifetimeMakesAStorm(t *testing.T) {
 		"in the past":      {func(i *issuing) { i.ca.SetLifetime(-time.Second) }, 24},
 		"long in the past": {func(i *issuing) { i.ca.SetLifetime(-100 * 365 * 24 * time.Hour) }, 24},
 		"a thousand years": {func(i *issuing) { i.ca.SetLifetime(250 * 365 * 24 * time.Hour) }, 1},
-		"an empty answer":  {garbage(), 24},
-		"no certificates":  {garbage("", "x"), 24},
-		"an error":         {func(i *issuing) { i.ca.Fail(status.Error(codes.Internal, "CA is not ready")) }, 24},
+		"below one that ends soon": {func(i *issuing) {
+			signer := meshtest.NewAuthority(i.t)
+			err := signer.Intermediate(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Minute) })
+			i.ca.Answer(func(r meshtest.AuthorityRequest) ([]string, error) {
+				chain, signed := signer.Sign(r)
+				return chain, errors.Join(err, signed)
+			})
+		}, 32},
+		"an empty answer": {garbage(), 24},
+		"no certificates": {garbage("", "x"), 24},
+		"an error":        {func(i *issuing) { i.ca.Fail(status.Error(codes.Internal, "CA is not ready")) }, 24},
 		"new roots each time": {func(i *issuing) {
 			i.ca.SetLifetime(time.Second)
 			i.ca.Answer(func(r meshtest.AuthorityRequest) ([]string, error) {

@@ -52,6 +52,13 @@ func shake(t testing.TB, address string, c func() *certificate) *handshakes {
 	return h
 }
 
+// shown is how many certificates it was shown.
+func (h *handshakes) shown() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.serials)
+}
+
 // handshake connects as a sidecar does, until HTTP/2 has begun, and returns the
 // serial number of the certificate that it was shown.
 func handshake(t testing.TB, address string, c *certificate) (string, error) {
@@ -136,6 +143,9 @@ spec: {host: `+name+`, trafficPolicy: {connectionPool: {http: {maxRequestsPerCon
 				return fmt.Errorf("%s: %+v", who, s)
 			}
 		}
+		if n := shakes.shown(); n < 10 { // on a busy machine not each is
+			return fmt.Errorf("the provider showed %d certificates", n)
+		}
 		return nil
 	}))
 	calls.stop()
@@ -145,9 +155,6 @@ spec: {host: `+name+`, trafficPolicy: {connectionPool: {http: {maxRequestsPerCon
 		if len(failures) > 0 {
 			t.Errorf("%d %s failed while certificates were renewed, the first: %v", len(failures), what, failures[0])
 		}
-	}
-	if len(shakes.serials) < 10 {
-		t.Errorf("the provider showed %d certificates", len(shakes.serials))
 	}
 	consumer, provider := m.Identity(), p.mesh.Identity()
 	after, err := l.Istiod.Metric(t.Context(), "citadel_server_csr_count")
