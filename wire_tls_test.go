@@ -174,14 +174,15 @@ func TestContextsThatAreRejected(t *testing.T) {
 	validated := func(v rawProto) rawProto { return rawUpstream(rawValidated(v)) }
 	const in, verify = "common_tls_context.", "common_tls_context.validation_context."
 	for want, raw := range map[string]rawProto{
-		in + "tls_certificate_provider_instance.instance_name: missing":                rawUpstream(rawProto{}.msg(14, rawProto{})),
-		in + "tls_params.tls_minimum_protocol_version: wire type 2 instead of 0":       rawUpstream(rawProto{}.msg(1, rawProto{}.text(1, "x"))),
-		verify + "verify_certificate_hash: 1 bytes instead of 32":                      validated(rawProto{}.text(2, "ab")),
-		verify + "verify_certificate_spki: illegal base64 data at input byte 0":        validated(rawProto{}.text(3, "!")),
-		verify + "trusted_ca: there is no PEM certificate in it":                       validated(rawProto{}.msg(1, rawProto{}.text(3, "x"))),
-		verify + "match_subject_alt_names[0].prefix: empty":                            validated(rawProto{}.msg(9, rawProto{}.text(2, ""))),
-		verify + "match_typed_subject_alt_names[0].matcher.suffix: empty":              validated(rawProto{}.msg(15, rawProto{}.num(1, 1).msg(2, rawProto{}.text(3, "")))),
-		verify + "custom_validator_config.typed_config.trust_domains[0].name: missing": validated(rawProto{}.msg(12, rawProto{}.packed(2, typeSPIFFEValidator, rawProto{}.msg(1, rawProto{})))),
+		in + "tls_certificate_provider_instance.instance_name: missing":                                                  rawUpstream(rawProto{}.msg(14, rawProto{})),
+		in + "tls_params.tls_minimum_protocol_version: wire type 2 instead of 0":                                         rawUpstream(rawProto{}.msg(1, rawProto{}.text(1, "x"))),
+		verify + "verify_certificate_hash: 1 bytes instead of 32":                                                        validated(rawProto{}.text(2, "ab")),
+		verify + "verify_certificate_spki: illegal base64 data at input byte 0":                                          validated(rawProto{}.text(3, "!")),
+		verify + "trusted_ca: there is no PEM certificate in it":                                                         validated(rawProto{}.msg(1, rawProto{}.text(3, "x"))),
+		verify + "match_subject_alt_names[0].prefix: empty":                                                              validated(rawProto{}.msg(9, rawProto{}.text(2, ""))),
+		verify + "match_typed_subject_alt_names[0].matcher.suffix: empty":                                                validated(rawProto{}.msg(15, rawProto{}.num(1, 1).msg(2, rawProto{}.text(3, "")))),
+		verify + "custom_validator_config.typed_config.trust_domains[0].trust_bundle: there is no PEM certificate in it": validated(rawProto{}.msg(12, rawProto{}.packed(2, typeSPIFFEValidator, rawProto{}.msg(2, rawProto{}).msg(1, rawProto{}.text(1, "d").msg(2, rawProto{}.text(3, "x")))))),
+		verify + "custom_validator_config.typed_config.trust_domains[0].name: missing":                                   validated(rawProto{}.msg(12, rawProto{}.packed(2, typeSPIFFEValidator, rawProto{}.msg(1, rawProto{})))),
 	} {
 		_, err := decodeResource(kindCluster, rawCluster().msg(24, rawProto{}.packed(3, typeUpstreamTLS, raw)))
 		if err == nil || err.Error() != "transport_socket.typed_config."+want {

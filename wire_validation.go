@@ -236,11 +236,12 @@ func (d *decoding) customValidator(field string, b []byte, t *tlsContext) error 
 	roots := &trustRoots{domains: map[string]*x509.CertPool{}}
 	var parts [][]byte
 	c := walk(x.value)
-	for i := 0; c.next(); i++ {
+	for i := -1; c.next(); {
 		if c.num != 1 {
-			t.fail(field, "trust_bundles in files are not supported")
+			t.fail(field, spiffeUnapplied.name(c.num)+" is not supported")
 			continue
 		}
+		i++
 		d.keep(&c, "trust_domains")
 		name, bundle, why, err := decodeTrustDomain(c.bytes("trust_domains"))
 		if c.fail(inElement("trust_domains", i, err)); why != "" {
@@ -266,6 +267,8 @@ func (d *decoding) customValidator(field string, b []byte, t *tlsContext) error 
 	t.roots.seal(parts...)
 	return inField("typed_config", c.err)
 }
+
+var spiffeUnapplied = unapplied{2: "trust_bundles"}
 
 // decodeTrustDomain reads a SPIFFECertValidatorConfig.TrustDomain; why says
 // what of it cannot be read.
