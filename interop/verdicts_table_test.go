@@ -166,7 +166,7 @@ var verdictCalls = slices.Concat(
 
 func callsAt(stricter string, paths ...string) (calls []verdictCall) {
 	for _, path := range paths {
-		calls = append(calls, verdictCall{name: "at " + path, headers: pairs(":path", path), stricter: stricter})
+		calls = append(calls, verdictCall{name: "at " + path, headers: pairs(":path", path), about: []string{"ath"}, stricter: stricter})
 	}
 	return calls
 }
@@ -179,6 +179,13 @@ func callsWith(stricter string, all ...string) (calls []verdictCall) {
 		for line := range strings.SplitSeq(lines, "|") {
 			name, value, given := strings.Cut(line, "=")
 			c.headers = append(c.headers, header{name, value, !given})
+			c.about = append(c.about, name)
+		}
+		switch c.about[0] {
+		case ":authority":
+			c.about = append(c.about, "host")
+		case "x-forwarded-for":
+			c.about = append(c.about, "remote")
 		}
 		calls = append(calls, c)
 	}

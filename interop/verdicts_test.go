@@ -75,7 +75,8 @@ type verdictCall struct {
 	name     string
 	caller   string // default alice
 	headers  []header
-	stricter string // what the rules are about by which the library lets fewer in than Envoy does; empty for none
+	about    []string // parts of the rules that look at what is special in it; none for all of them
+	stricter string   // what the rules are about by which the library lets fewer in than Envoy does; empty for none
 }
 
 var usualHeaders = pairs(":method", "POST", ":scheme", "http", ":path", "/pkg.Svc/Get", ":authority", "greeter.example",
@@ -98,6 +99,16 @@ func (c *verdictCall) lines(rule int) (lines []header) {
 		}
 	}
 	return append(lines, header{name: caseHeader, value: fmt.Sprint("case-", rule)})
+}
+
+// othersHeld is how many calls there are for one that is held against a rule
+// which looks at nothing special in it.
+const othersHeld = 5
+
+// looksAt says that a rule looks at what is special in the call.
+func (r verdictRule) looksAt(c *verdictCall) bool {
+	text := strings.ToLower(r.String())
+	return len(c.about) == 0 || slices.ContainsFunc(c.about, func(part string) bool { return strings.Contains(text, part) })
 }
 
 // judge is somebody who holds calls against rules: by caller, the way there.
@@ -192,6 +203,9 @@ func (d differences) compare(t *testing.T, action string, calls []verdictCall, e
 			continue
 		}
 		for at, r := range verdictRules {
+			if (i+at)%othersHeld != 0 && !r.looksAt(c) {
+				continue
+			}
 			if want, got := envoy.verdict(c, at), ours.verdict(c, at); want != got {
 				d.judge(t, action, r, c, want, got)
 			}

@@ -36,9 +36,20 @@ spec: {jwtRules: [{issuer: %q, jwks: '%s', %s}]}
 		authentication("three", v.three, `fromParams: [jwt]`)
 }
 
+// aboutTokens is what rules look at that comes of a token.
+var aboutTokens = []string{"requestprincipals", "request.auth", "authorization", "x-jwt", "cookie", "x-claim", "x-payload", ":path"}
+
 // calls are calls with tokens, good and bad.
 func (v *verdictIssuers) calls(t testing.TB) []verdictCall {
-	calls := v.claims(t)
+	calls := append(v.claims(t), v.places(t)...)
+	for i := range calls {
+		calls[i].about = aboutTokens
+	}
+	return calls
+}
+
+// places are calls with tokens in places right and wrong, of issuers known and not.
+func (v *verdictIssuers) places(t testing.TB) (calls []verdictCall) {
 	us := map[string]any{"aud": "us"}
 	good, two := v.one.sign(t, "ES256", us), v.two.sign(t, "ES256", nil)
 	for _, algorithm := range []string{"RS256", "PS256", "EdDSA", "HS256", "none"} {
