@@ -281,31 +281,32 @@ func (r ruleReader) policy(b []byte, p *accessPolicy) error {
 	for c.next() {
 		switch c.num {
 		case 1:
-			r.keep(&c, "permissions")
-			r.side = "permissions"
-			rule, err := r.permission(c.bytes("permissions"), 0)
-			c.fail(inElement("permissions", len(permissions), err))
-			permissions = append(permissions, rule)
+			permissions = r.on(permissionSide, &c, permissions)
 		case 2:
-			r.keep(&c, "principals")
-			r.side = "principals"
-			rule, err := r.principal(c.bytes("principals"), 0)
-			c.fail(inElement("principals", len(principals), err))
-			principals = append(principals, rule)
+			principals = r.on(principalSide, &c, principals)
 		case 5: // cel_config: how the conditions would be evaluated
 		default:
 			r.side = unapplied{3: "condition", 4: "checked_condition"}.name(c.num)
 			more = append(more, r.gap(""))
 		}
 	}
-	r.side = "permissions"
+	r.side = permissionSide
 	p.permissions = r.combine(ruleSome, permissions, "")
-	r.side = "principals"
+	r.side = principalSide
 	p.principals = r.combine(ruleSome, principals, "")
 	if len(more) > 0 {
 		p.principals = accessRule{kind: ruleAll, rules: append(more, p.principals)}
 	}
 	return c.err
+}
+
+// on appends the rule at the cursor to those of one side.
+func (r ruleReader) on(side string, c *cursor, rules []accessRule) []accessRule {
+	r.keep(c, side)
+	r.side = side
+	rule, err := r.rule(c.bytes(side), 0)
+	c.fail(inElement(side, len(rules), err))
+	return append(rules, rule)
 }
 
 // overriddenFilter is the name of a filter that a route configuration of the

@@ -51,9 +51,20 @@ func (r ruleReader) gap(field string) accessRule {
 	return accessRule{value: cannotTell}
 }
 
-// permission reads an envoy.config.rbac.v3.Permission.
-func (r ruleReader) permission(b []byte, depth int) (accessRule, error) {
-	o, unknown, err := readRule(b, 14, 6, depth)
+// The sides of a policy.
+const (
+	permissionSide = "permissions"
+	principalSide  = "principals"
+)
+
+// rule reads an envoy.config.rbac.v3.Permission or Principal, which share the
+// numbers of what is made of other rules.
+func (r ruleReader) rule(b []byte, depth int) (accessRule, error) {
+	and, or, not, scalar := "and_rules", "or_rules", "not_rule", 6
+	if r.side == principalSide {
+		and, or, not, scalar = "and_ids", "or_ids", "not_id", 3
+	}
+	o, unknown, err := readRule(b, scalar, depth)
 	switch {
 	case err != nil:
 		return accessRule{}, err
@@ -62,21 +73,32 @@ func (r ruleReader) permission(b []byte, depth int) (accessRule, error) {
 	}
 	switch o.num {
 	case 1:
-		return r.set(ruleAll, "and_rules", o.val, depth, ruleReader.permission)
+		return r.set(ruleAll, and, o.val, depth)
 	case 2:
-		return r.set(ruleSome, "or_rules", o.val, depth, ruleReader.permission)
+		return r.set(ruleSome, or, o.val, depth)
 	case 3:
 		return r.any(o.u), nil
+	case 7:
+		return r.metadata("metadata", o.val)
+	case 8:
+		inner, err := r.rule(o.val, depth+1)
+		return accessRule{kind: ruleNot, rules: []accessRule{inner}}, inField(not, err)
+	}
+	if r.side == principalSide {
+		return r.principal(o)
+	}
+	return r.permission(o)
+}
+
+// permission reads what of a Permission is its own.
+func (r ruleReader) permission(o oneof) (accessRule, error) {
+	switch o.num {
 	case 4:
 		return r.header(o.val)
 	case 5:
 		return r.address(ruleLocalIP, "destination_ip", o.val)
 	case 6:
 		return portRule(o.u, o.u+1, "destination_port")
-	case 7:
-		return r.metadata("metadata", o.val)
-	case 8:
-		return r.not("not_rule", o.val, depth, ruleReader.permission)
 	case 9:
 		return r.string(ruleServerName, "requested_server_name", o.val)
 	case 10:
@@ -91,32 +113,15 @@ func (r ruleReader) permission(b []byte, depth int) (accessRule, error) {
 	return r.gap("matcher"), nil
 }
 
-// principal reads an envoy.config.rbac.v3.Principal.
-func (r ruleReader) principal(b []byte, depth int) (accessRule, error) {
-	o, unknown, err := readRule(b, 14, 3, depth)
-	switch {
-	case err != nil:
-		return accessRule{}, err
-	case unknown != "":
-		return r.gap(unknown), nil
-	}
+// principal reads what of a Principal is its own.
+func (r ruleReader) principal(o oneof) (accessRule, error) {
 	switch o.num {
-	case 1:
-		return r.set(ruleAll, "and_ids", o.val, depth, ruleReader.principal)
-	case 2:
-		return r.set(ruleSome, "or_ids", o.val, depth, ruleReader.principal)
-	case 3:
-		return r.any(o.u), nil
 	case 4:
 		return r.authenticated(o.val)
 	case 5:
 		return r.address(ruleDirectIP, "source_ip", o.val)
 	case 6:
 		return r.header(o.val)
-	case 7:
-		return r.metadata("metadata", o.val)
-	case 8:
-		return r.not("not_id", o.val, depth, ruleReader.principal)
 	case 9:
 		return r.path(o.val)
 	case 10:
@@ -133,7 +138,7 @@ func (r ruleReader) principal(b []byte, depth int) (accessRule, error) {
 
 // readRule finds the one condition of a Permission or Principal: all are
 // messages but any, and the number given.
-func readRule(b []byte, last, scalar int, depth int) (o oneof, unknown string, err error) {
+func readRule(b []byte, scalar, depth int) (o oneof, unknown string, err error) {
 	if depth >= maxRuleDepth {
 		return o, "", fmt.Errorf("rules are nested more than %d deep", maxRuleDepth)
 	}
@@ -142,7 +147,7 @@ func readRule(b []byte, last, scalar int, depth int) (o oneof, unknown string, e
 		switch n := int(c.num); {
 		case n == 3 || n == scalar:
 			o.scalar(&c, "rule")
-		case n <= last:
+		case n <= 14:
 			o.message(&c, "rule")
 		default:
 			unknown = unapplied(nil).name(c.num)
@@ -154,11 +159,10 @@ func readRule(b []byte, last, scalar int, depth int) (o oneof, unknown string, e
 	return o, unknown, c.err
 }
 
-type readOne func(r ruleReader, b []byte, depth int) (accessRule, error)
-
 // set reads a Permission.Set or Principal.Set.
-func (r ruleReader) set(kind ruleKind, field string, b []byte, depth int, read readOne) (accessRule, error) {
+func (r ruleReader) set(kind ruleKind, field string, b []byte, depth int) (accessRule, error) {
 	var rules []accessRule
+	_, element, _ := strings.Cut(field, "_") // rules or ids
 	c := walk(b)
 	for c.next() {
 		if c.num != 1 {
@@ -166,8 +170,8 @@ func (r ruleReader) set(kind ruleKind, field string, b []byte, depth int, read r
 			continue
 		}
 		r.keep(&c, field)
-		rule, err := read(r, c.bytes("rules"), depth+1)
-		c.fail(inElement("rules", len(rules), err))
+		rule, err := r.rule(c.bytes(element), depth+1)
+		c.fail(inElement(element, len(rules), err))
 		rules = append(rules, rule)
 	}
 	return r.combine(kind, rules, field), inField(field, c.err)
@@ -196,11 +200,6 @@ func withoutAny(rules []accessRule) []accessRule {
 		return []accessRule{{value: yes}}
 	}
 	return some
-}
-
-func (r ruleReader) not(field string, b []byte, depth int, read readOne) (accessRule, error) {
-	rule, err := read(r, b, depth+1)
-	return accessRule{kind: ruleNot, rules: []accessRule{rule}}, inField(field, err)
 }
 
 // any has to be true where it is there.
