@@ -32,7 +32,7 @@ type portState struct {
 	Mode  string
 	Words string
 	// Rules counts those of AuthorizationPolicies by their action, with "dry run"
-	// before it where they are only tried.
+	// before it where they are only tried. What CUSTOM ones are about is refused.
 	Rules map[string]int
 	// Tokens says that tokens of callers are verified (RequestAuthentication).
 	Tokens bool
@@ -83,18 +83,24 @@ func (s *portState) read(c *filterChain) {
 		if f.access != nil {
 			s.count("", f.access.rules)
 			s.count("dry run ", f.access.shadow)
+			if custom := f.access.custom; custom != nil {
+				s.add("CUSTOM", len(custom.policies))
+			}
 		}
 	}
 }
 
 func (s *portState) count(prefix string, rules *accessRules) {
-	if rules == nil {
-		return
+	if rules != nil {
+		s.add(prefix+rules.action.String(), len(rules.policies))
 	}
+}
+
+func (s *portState) add(what string, n int) {
 	if s.Rules == nil {
 		s.Rules = map[string]int{}
 	}
-	s.Rules[prefix+rules.action.String()] += len(rules.policies)
+	s.Rules[what] += n
 }
 
 // String is one line.

@@ -30,7 +30,7 @@ func TestQoSTellsWhoThisProcessIsInTheMesh(t *testing.T) {
 }
 
 func TestQoSTellsWhatAPortTakes(t *testing.T) {
-	listener := func(in meshtest.Inbound) *portPolicy {
+	from := func(in meshtest.Inbound) *portPolicy {
 		k, _ := kindOf(meshtest.ListenerType)
 		got, err := decodeResource(k, in.Listener("10.0.0.1:50052").Marshal())
 		if err != nil {
@@ -46,11 +46,14 @@ func TestQoSTellsWhatAPortTakes(t *testing.T) {
 	}{
 		"unknown":  {nil, "nobody is let in before the mesh has said what may be"},
 		"no word":  {noPolicy, "plain text, since the mesh says nothing of it"},
-		"strict":   {listener(meshtest.Inbound{TLS: true}), "mutual TLS only (STRICT)"},
-		"disabled": {listener(meshtest.Inbound{}), "plain text only (DISABLE)"},
-		"rules": {listener(meshtest.Inbound{TLS: true, Policies: []meshtest.AuthorizationPolicy{deny, allow}}),
+		"strict":   {from(meshtest.Inbound{TLS: true}), "mutual TLS only (STRICT)"},
+		"disabled": {from(meshtest.Inbound{}), "plain text only (DISABLE)"},
+		"rules": {from(meshtest.Inbound{TLS: true, Policies: []meshtest.AuthorizationPolicy{deny, allow}}),
 			"mutual TLS only (STRICT); 1 ALLOW rule; 2 DENY rules"},
-		"refused": {listener(meshtest.Inbound{Filters: []meshtest.HTTPFilter{{Name: "wasm", TypeURL: "type.googleapis.com/x.Wasm"}}}), "plain text only (DISABLE); calls are refused: "},
+		"custom and dry run": {&portPolicy{rules: &listener{inbound: []filterChain{{filters: []inboundFilter{{access: &accessFilter{
+			custom: &accessRules{action: accessDeny, policies: make([]accessPolicy, 2)}, shadow: &accessRules{policies: make([]accessPolicy, 1)}}}}}}}},
+			"plain text only (DISABLE); 2 CUSTOM rules; 1 dry run ALLOW rule"},
+		"refused": {from(meshtest.Inbound{Filters: []meshtest.HTTPFilter{{Name: "wasm", TypeURL: "type.googleapis.com/x.Wasm"}}}), "plain text only (DISABLE); calls are refused: "},
 	} {
 		s := newPortState("10.0.0.1:50052", test.policy)
 		if got := s.String(); !strings.HasPrefix(got, "Port 10.0.0.1:50052 takes "+test.want) || name != "refused" && len(got) != len("Port 10.0.0.1:50052 takes "+test.want) {
