@@ -33,7 +33,7 @@ Listener envoy.config.listener.v3.Listener
  29 enable_reuse_port -
  30 enable_mptcp -
  31 ignore_global_conn_limit -
- 32 filter_chain_matcher =
+ 32 filter_chain_matcher
  33 additional_addresses[*] -
  34 max_connections_to_accept_per_socket_event -
  35 bypass_overload_manager -

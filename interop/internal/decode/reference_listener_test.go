@@ -91,7 +91,14 @@ func referenceListener(m *listenerv3.Listener) (*listener, error) {
 		}
 	}
 	if m.DefaultFilterChain != nil {
-		return l, chain(m.DefaultFilterChain, l, true)
+		if err := chain(m.DefaultFilterChain, l, true); err != nil {
+			return nil, err
+		}
+	}
+	if m.FilterChainMatcher != nil {
+		for i := range l.inbound {
+			l.inbound[i].failure = "a matcher"
+		}
 	}
 	return l, nil
 }
