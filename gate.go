@@ -110,6 +110,7 @@ func (g *gate) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 var (
 	errGateShut      = errors.New("the server is stopping")
 	errSlow          = errors.New("it took too long to say what it wants")
+	errUntold        = errors.New("the mesh has not said yet what is asked of those who connect")
 	errCrowded       = errors.New("too many others connected at the same time")
 	errBabble        = errors.New("it speaks neither TLS nor HTTP/2")
 	errNoTLS         = errors.New("it speaks TLS where the mesh asks for plain text")
@@ -118,6 +119,10 @@ var (
 	errNowhere       = errors.New("the mesh has rules here, and it has no address to go by")
 	errNoChain       = errors.New("no filter chain of the mesh takes it")
 )
+
+// hindrance is what is in the way on this side. Where a caller had to wait for it
+// until its time was over, that says more than that it was slow.
+type hindrance struct{ error }
 
 // enter makes a connection pending.
 func (g *gate) enter(c *gateConn) error {
@@ -228,7 +233,7 @@ func (g *gate) join() { g.leaving.Wait() }
 // turnedAway counts and logs why a connection was not taken in. Who connects
 // and says nothing, as probes do, is not worth a word.
 func (g *gate) turnedAway(c *gateConn, err error) error {
-	if cause := context.Cause(c.ctx); cause != nil && cause != errDone {
+	if cause := context.Cause(c.ctx); cause == errGateShut || cause != nil && cause != errDone && !errors.As(err, new(hindrance)) {
 		err = cause
 	}
 	if !c.spoke && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) {
@@ -256,7 +261,7 @@ func (g *gate) await(ctx context.Context) (*portPolicy, error) {
 	case <-g.told:
 		return g.policy.Load(), nil
 	case <-ctx.Done():
-		return nil, errors.New("the mesh has not said yet what is asked of those who connect")
+		return nil, hindrance{errUntold}
 	}
 }
 

@@ -557,14 +557,22 @@ func TestNobodyIsLetInBeforeTheMeshHasSpoken(t *testing.T) {
 			s.pendingIs(t, 0)
 		})
 	}
-	t.Run("for too long", func(t *testing.T) {
-		cfg := gatedConfig()
-		cfg.HandshakeTimeout = 20 * time.Millisecond
-		s := serveGated(t, cfg, nil, whoCalls())
-		if _, err := talkSay(t.Context(), dialGated(t, s.addr, insecure.NewCredentials()), "Say", "x"); status.Code(err) != codes.Unavailable {
-			t.Errorf("got %v", err)
-		}
-	})
+	for name, creds := range map[string]credentials.TransportCredentials{"plain, for too long": insecure.NewCredentials(), "TLS, for too long": m.caller(t)} {
+		t.Run(name, func(t *testing.T) {
+			cfg := gatedConfig()
+			cfg.HandshakeTimeout = 100 * time.Millisecond
+			s := serveGated(t, cfg, nil, whoCalls())
+			if _, err := talkSay(t.Context(), dialGated(t, s.addr, creds), "Say", "x"); status.Code(err) != codes.Unavailable {
+				t.Errorf("got %v", err)
+			}
+			for end := time.Now().Add(20 * time.Second); s.counts.turnedAway.Load() == 0 && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			if log := s.log.String(); !strings.Contains(log, "the mesh has not said yet") || strings.Contains(log, errSlow.Error()) {
+				t.Errorf("the log blames the caller:\n%s", log)
+			}
+		})
+	}
 }
 
 // pendingIs waits until so many connections are pending.

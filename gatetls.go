@@ -1,6 +1,7 @@
 package proxyless
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,12 +20,13 @@ const x509ClientAuth = x509.ExtKeyUsageClientAuth
 func (c *gateConn) encrypt() (credentials.AuthInfo, error) {
 	c.traits.transport = overTLS
 	var found *admission
+	var refused error
 	conn := tls.Server(&c.wire, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (config *tls.Config, err error) {
-		config, found, err = c.gate.configFor(c.ctx, c, hello)
-		return config, err
+		config, found, refused = c.gate.configFor(c.ctx, c, hello)
+		return config, refused
 	}})
 	if err := conn.HandshakeContext(c.ctx); err != nil {
-		return nil, err
+		return nil, cmp.Or(refused, err)
 	}
 	state := conn.ConnectionState()
 	c.Conn, c.tls = conn, found.chain.tls
@@ -56,7 +58,7 @@ func (g *gate) configFor(ctx context.Context, c *gateConn, hello *tls.ClientHell
 		err = errNothingToShow
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("filter chain %s: the certificate to show: %w", chain.name, err)
+		return nil, nil, fmt.Errorf("filter chain %s: the certificate to show: %w", chain.name, hindrance{err})
 	}
 	verify := func(state tls.ConnectionState) error { return g.verify(ctx, t, &state) }
 	return t.serverConfig(shown, hello.SupportedProtos, verify), &admission{p, chain}, nil
