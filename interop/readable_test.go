@@ -11,7 +11,7 @@ import (
 
 	_ "github.com/cncf/xds/go/udpa/type/v1"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	_ "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
@@ -71,6 +71,11 @@ func nameUnknown(m protoreflect.Message) {
 	}
 	if match, ok := m.Interface().(*routev3.RouteMatch); ok { // istiod's order is a map's
 		slices.SortFunc(match.QueryParameters, func(a, b *routev3.QueryParameterMatcher) int { return strings.Compare(a.Name, b.Name) })
+	}
+	if locality, ok := m.Interface().(*endpointv3.LocalityLbEndpoints); ok { // that in which Kubernetes came to know the pods
+		slices.SortFunc(locality.LbEndpoints, func(a, b *endpointv3.LbEndpoint) int {
+			return strings.Compare(a.GetEndpoint().GetAddress().GetSocketAddress().GetAddress(), b.GetEndpoint().GetAddress().GetSocketAddress().GetAddress())
+		})
 	}
 	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
