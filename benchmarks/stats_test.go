@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os/exec"
 	"testing"
@@ -81,5 +82,19 @@ func TestOverlayFits(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "vet", "-overlay", "overlay.json", ".").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestTheWholeReport runs the program, so coarsely that its figures mean nothing.
+func TestTheWholeReport(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "run", ".", "-quick", "-share", "20ms").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, section := range []string{"pick", "route", "decode", "enter a mesh", "Invoke above", "call with", "mutual TLS handshake", "authorization by",
+		"unary echo, client and server", "push to the first call", "heap of", "stripped binary", "memory at the first answer"} {
+		if !bytes.Contains(out, []byte("\n| "+section)) {
+			t.Errorf("there is no row %q in\n%s", section, out)
+		}
 	}
 }

@@ -71,7 +71,7 @@ func judge(value []byte, caller, method string) func(times int) {
 // have a certificate.
 func handshakers(certificate *tls.Certificate, roots *x509.CertPool, id string) (client, server credentials.TransportCredentials) {
 	who := new(identity)
-	who.held.Store(&credential{certificate: certificate, id: id, roots: &trustRoots{pool: roots}, received: time.Now()})
+	who.held.Store(&credential{certificate: certificate, id: id, roots: &trustRoots{pool: roots}, received: time.Now(), end: certificate.Leaf.NotAfter})
 	secrets := newSecretStore(who, nil, slog.New(slog.DiscardHandler))
 	up := meshtest.Cluster{Name: "echo", TLS: true, SANs: []string{id}}.Marshal()
 	down := meshtest.Inbound{TLS: true}.Listener("127.0.0.1:50052").Marshal()
