@@ -11,8 +11,14 @@ import (
 // panic, no time lost; and what a policy cannot tell is let through by no rule
 // that allows, and by none that denies.
 func FuzzRules(f *testing.F) {
+	claim := func(value rawProto) rawProto {
+		return rawProto{}.msg(7, rawProto{}.text(1, claimsOfTokens).msg(2, rawProto{}.text(1, "payload")).msg(3, value))
+	}
+	pattern := rawProto{}.msg(3, rawText(5, "https://.+"))
 	for _, policy := range []rawProto{rawAccess(rawAny, rawAny), rawAccess(rawPath("/a/b"), rawPeer(5, ".*/ns/shop/.*")), {},
-		rawAccess(rawSetOf(1, rawSetOf(2, rawPath("/shop.Orders/Get")), rawProto{}.msg(8, rawAny)), rawProto{}.msg(7, rawProto{}.text(1, claimsOfTokens).msg(2, rawProto{}.text(1, "payload")).msg(3, rawProto{}.num(5, 1))))} {
+		rawAccess(rawSetOf(1, rawSetOf(2, rawPath("/shop.Orders/Get")), rawProto{}.msg(8, rawAny)), claim(rawProto{}.num(5, 1))),
+		rawAccess(rawAny, claim(pattern)), rawAccess(rawAny, claim(rawProto{}.msg(2, rawDouble(2, 3)))),
+		rawAccess(rawAny, claim(rawProto{}.msg(7, rawProto{}.msg(1, rawProto{}.msg(6, rawProto{}.msg(1, pattern)), pattern))))} {
 		for action := range uint64(4) {
 			f.Add([]byte(rawProto{}.msg(1, rawRules(action, map[string]rawProto{"p": policy}))), false)
 		}

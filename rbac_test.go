@@ -201,6 +201,8 @@ func TestRuleSays(t *testing.T) {
 		"not present":                {principal: rawProto{}.msg(7, claim(rawProto{}.num(5, 1), "nothing")), want: no},
 		"present_match false":        {principal: rawProto{}.msg(7, claim(rawProto{}.num(5, 0), "nothing")), want: no},
 		"a claim, inverted":          {principal: rawProto{}.msg(7, invert(claim(text(1, "x"), "nothing"))), want: yes},
+		"a claim as a pattern":       {principal: rawProto{}.msg(7, claim(text(5, "https://.+"), "iss")), want: yes},
+		"a claim, custom":            {principal: rawProto{}.msg(7, claim(rawProto{}.msg(3, rawProto{}.msg(8, rawProto{})), "iss")), want: cannotTell, gap: "principals.metadata.value"},
 		"a claim without a value":    {principal: rawProto{}.msg(7, claim(nil, "iss")), want: cannotTell, gap: "principals.metadata.value"},
 		"metadata of other filters":  {permission: rawProto{}.msg(7, rawProto{}.text(1, "envoy.filters.network.mysql_proxy").msg(3, text(1, "x"))), want: cannotTell, gap: "permissions.metadata (envoy.filters.network.mysql_proxy)"},
 		"sourced_metadata":           {permission: rawProto{}.msg(14, rawProto{}.msg(1, claim(text(1, "https://issuer"), "iss"))), want: yes},
@@ -498,13 +500,14 @@ func TestRulesThatAreRejected(t *testing.T) {
 		value = rawProto{}.msg(6, rawProto{}.msg(1, value))
 	}
 	for want, policy := range map[string]rawProto{
-		"rules.policies[p].permissions[0].url_path.safe_regex.regex: ":                rawAccess(rawProto{}.msg(10, rawProto{}.msg(1, rawText(5, "("))), rawAny),
-		"rules.policies[p].principals[0].direct_remote_ip.address_prefix: ":           rawAccess(rawAny, rawProto{}.msg(10, rawProto{}.text(1, "10.0.0"))),
-		"rules.policies[p].principals[0].remote_ip.prefix_len: ":                      rawAccess(rawAny, rawProto{}.msg(11, rawProto{}.text(1, "10.0.0.0").wrap(2, 33))),
-		"rules.policies[p].permissions[0].destination_port: 65536 to 65537":           rawAccess(rawProto{}.num(6, 65536), rawAny),
-		"rules.policies[p].permissions[0].destination_port_range: 2 to 1 are":         rawAccess(rawProto{}.msg(11, rawProto{}.num(1, 2).num(2, 1)), rawAny),
-		"rules.policies[p].permissions[0].header.name: missing":                       rawAccess(rawProto{}.msg(4, rawProto{}.num(7, 1)), rawAny),
-		"rules.policies[p].permissions[0].uri_template.typed_config.path_template: a": rawAccess(rawProto{}.msg(13, rawProto{}.packed(2, typePathTemplate, rawProto{}.text(1, "a"))), rawAny),
+		"rules.policies[p].permissions[0].url_path.safe_regex.regex: ":                   rawAccess(rawProto{}.msg(10, rawProto{}.msg(1, rawText(5, "("))), rawAny),
+		"rules.policies[p].principals[0].direct_remote_ip.address_prefix: ":              rawAccess(rawAny, rawProto{}.msg(10, rawProto{}.text(1, "10.0.0"))),
+		"rules.policies[p].principals[0].remote_ip.prefix_len: ":                         rawAccess(rawAny, rawProto{}.msg(11, rawProto{}.text(1, "10.0.0.0").wrap(2, 33))),
+		"rules.policies[p].permissions[0].destination_port: 65536 to 65537":              rawAccess(rawProto{}.num(6, 65536), rawAny),
+		"rules.policies[p].permissions[0].destination_port_range: 2 to 1 are":            rawAccess(rawProto{}.msg(11, rawProto{}.num(1, 2).num(2, 1)), rawAny),
+		"rules.policies[p].permissions[0].header.name: missing":                          rawAccess(rawProto{}.msg(4, rawProto{}.num(7, 1)), rawAny),
+		"rules.policies[p].permissions[0].uri_template.typed_config.path_template: a":    rawAccess(rawProto{}.msg(13, rawProto{}.packed(2, typePathTemplate, rawProto{}.text(1, "a"))), rawAny),
+		"rules.policies[p].principals[0].metadata.value.string_match.safe_regex.regex: ": rawAccess(rawAny, rawProto{}.msg(7, rawProto{}.text(1, claimsOfTokens).msg(2, rawProto{}.text(1, "a")).msg(3, rawProto{}.msg(3, rawText(5, "("))))),
 		"rules nested":  rawAccess(deep(maxRuleDepth), rawAny),
 		"values nested": rawAccess(rawAny, rawProto{}.msg(7, rawProto{}.text(1, claimsOfTokens).msg(2, rawProto{}.text(1, "a")).msg(3, value))),
 	} {

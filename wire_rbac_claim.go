@@ -74,13 +74,14 @@ func (r ruleReader) value(b []byte, v *valueRule, depth int) (unknown bool, err 
 	case 2:
 		return v.number(o.val)
 	case 3:
-		v.kind = valueText
 		m, never, err := r.textMatch(o.val)
-		v.text = newTextRule(m)
-		if never != "" {
-			v.kind = valueUnknown
+		switch {
+		case err != nil:
+			return false, inField("string_match", err)
+		case never != "":
+			return true, nil
 		}
-		return never != "", inField("string_match", err)
+		v.kind, v.text = valueText, newTextRule(m)
 	case 4:
 		v.kind = valueBool
 	case 5:
