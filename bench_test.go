@@ -15,8 +15,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/proxyless/proxyless/meshtest"
 )
 
 // These benchmarks run without rivals; benchmarks/ has those beside grpc-go
@@ -339,7 +340,7 @@ type wire struct {
 const wireMethod = "/greet.Greeting/SayHello"
 
 func newWire(tb testing.TB) *wire {
-	pipe := bufconn.Listen(1 << 20)
+	pipe := meshtest.NewPipe()
 	server := grpc.NewServer()
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "greet.Greeting", HandlerType: (*any)(nil),

@@ -12,8 +12,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/proxyless/proxyless/meshtest"
 )
 
 // reclusters changes the cluster of a hand-fed Invoker, as an update would.
@@ -44,15 +45,15 @@ func (f *handFed) reassign(change func(c *cluster, a *assignment)) *endpointSet 
 type served struct {
 	*handFed
 	handle atomic.Pointer[func(ctx context.Context) error] // of every call
-	pipe   *bufconn.Listener
+	pipe   *meshtest.Pipe
 	lines  lines
 }
 
 func newServed(t *testing.T, endpoints int, handle func(ctx context.Context) error, options ...grpc.ServerOption) *served {
-	pipe := bufconn.Listen(1 << 20)
+	pipe := meshtest.NewPipe()
 	v := &served{pipe: pipe}
 	v.handle.Store(&handle)
-	v.handFed = newHandFed(v.lines.dialer(func() *bufconn.Listener { return pipe }))
+	v.handFed = newHandFed(v.lines.dialer(func() *meshtest.Pipe { return pipe }))
 	server := grpc.NewServer(append(options, grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		in := new(wrapperspb.StringValue)
 		if err := stream.RecvMsg(in); err != nil {

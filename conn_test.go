@@ -11,7 +11,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
-	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/proxyless/proxyless/meshtest"
 )
 
 // lines are the connections that were made to a served Invoker.
@@ -31,7 +32,7 @@ func (c *line) Close() error {
 	return c.Conn.Close()
 }
 
-func (l *lines) dialer(pipe func() *bufconn.Listener) grpc.DialOption {
+func (l *lines) dialer(pipe func() *meshtest.Pipe) grpc.DialOption {
 	return grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 		if l.hang.Load() {
 			<-ctx.Done()

@@ -24,7 +24,8 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/proxyless/proxyless/meshtest"
 )
 
 // exportTalk exports a talker under [group/]version, named after it.
@@ -79,7 +80,7 @@ type serving struct {
 	*Server
 	life *lifecycle
 	log  *testLog
-	lis  *bufconn.Listener
+	lis  *meshtest.Pipe
 	stop context.CancelFunc
 	done chan struct{} // closed when ServeListener has returned
 	err  error         // what it returned
@@ -90,7 +91,7 @@ type serving struct {
 func serveTalk(t *testing.T, cfg *Config, hooks serverHooks, register func(*Server), opts ...grpc.ServerOption) *serving {
 	t.Helper()
 	records, log := newTestLog()
-	r := &serving{log: records, life: newLifecycle(log), lis: bufconn.Listen(1 << 16), done: make(chan struct{})}
+	r := &serving{log: records, life: newLifecycle(log), lis: meshtest.NewPipe(), done: make(chan struct{})}
 	r.Server = newServer(cfg, log, r.life, hooks, opts)
 	register(r.Server)
 	ctx, stop := context.WithCancel(context.Background())

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/test/bufconn"
 )
 
 // ControlPlane is a control plane in this process: an ADS server that serves both
@@ -28,7 +27,7 @@ type ControlPlane struct {
 	server *grpc.Server // nil while nothing listens
 	closed bool
 
-	pipe atomic.Pointer[bufconn.Listener] // in memory only
+	pipe atomic.Pointer[Pipe] // in memory only
 
 	// Guarded by mu.
 	mu       sync.Mutex

@@ -72,7 +72,7 @@ func (l gatedListener) Accept() (net.Conn, error) {
 // pipeAddr tells apart the clients of an in-memory control plane.
 type pipeAddr int
 
-func (pipeAddr) Network() string  { return "bufconn" }
+func (pipeAddr) Network() string  { return "pipe" }
 func (a pipeAddr) String() string { return "client-" + strconv.Itoa(int(a)) }
 
 type gatedConn struct {

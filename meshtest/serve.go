@@ -10,12 +10,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/test/bufconn"
 )
 
 const (
-	maxReceive  = 64 << 20  // bytes of one request
-	pipeBuffer  = 256 << 10 // bytes each way, in memory
+	maxReceive  = 64 << 20 // bytes of one request
 	serviceName = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 )
 
@@ -63,7 +61,7 @@ func (c *ControlPlane) stop() {
 
 func (c *ControlPlane) listen() (net.Listener, error) {
 	if c.opts.inMemory {
-		pipe := bufconn.Listen(pipeBuffer)
+		pipe := NewPipe()
 		c.pipe.Store(pipe)
 		return pipe, nil
 	}
