@@ -1,11 +1,14 @@
 package meshtest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,6 +63,31 @@ func TestPipeConnectionsAreThoseOfASocket(t *testing.T) {
 		}()
 		if got, err := io.ReadAll(server); len(got) != n+1<<20 || err != nil {
 			t.Errorf("%d bytes read, then %v", len(got), err)
+		}
+	})
+}
+
+// TestWritesToAPipeStayWhole, whoever else writes and however often they wait.
+func TestWritesToAPipeStayWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := piped(t)
+		const size, writers = 1 << 20, 4
+		var all sync.WaitGroup
+		for n := range writers {
+			all.Go(func() { client.Write(bytes.Repeat([]byte{byte(n)}, size)) })
+		}
+		go func() {
+			all.Wait()
+			client.Close()
+		}()
+		got, err := io.ReadAll(server)
+		if len(got) != writers*size || err != nil {
+			t.Fatalf("%d bytes read, then %v", len(got), err)
+		}
+		for part := range slices.Chunk(got, size) {
+			if bytes.Count(part, part[:1]) != size {
+				t.Fatal("one write came between another")
+			}
 		}
 	})
 }

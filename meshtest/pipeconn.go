@@ -47,6 +47,7 @@ type lane struct {
 	mu       sync.Mutex // guards all
 	changed  sync.Cond
 	waiting  bytes.Buffer
+	busy     bool // a write is under way, which others do not come between
 	ended    bool // nothing more is written
 	unwanted bool // nothing more is read
 	reading  deadline
@@ -89,6 +90,13 @@ func (l *lane) read(b []byte) (int, error) {
 func (l *lane) write(b []byte) (written int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	mine := false
+	defer func() {
+		if mine {
+			l.busy = false
+			l.changed.Broadcast()
+		}
+	}()
 	for {
 		switch room := laneRoom - l.waiting.Len(); {
 		case l.ended:
@@ -99,7 +107,8 @@ func (l *lane) write(b []byte) (written int, err error) {
 			return written, os.ErrDeadlineExceeded
 		case len(b) == 0:
 			return written, nil
-		case room > 0:
+		case room > 0 && (mine || !l.busy):
+			mine, l.busy = true, true
 			n, _ := l.waiting.Write(b[:min(room, len(b))])
 			b, written = b[n:], written+n
 			l.changed.Broadcast()
